@@ -1,0 +1,64 @@
+"""One frozen dataclass per command: its fields are the options, their `help` is the --help."""
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+__all__ = ["option", "parse"]
+
+Config = TypeVar("Config")
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line option; without a default it is required."""
+    return field(
+        default=default, metadata={"help": help, "choices": choices, "metavar": metavar}
+    )
+
+
+def parse(
+    config: type[Config], argv: Sequence[str] | None, *, prog: str, epilog: str | None = None
+) -> Config:
+    """Fill `config` from the command line; prints help or a usage error and exits (code 2)."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=config.__doc__,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    hints = typing.get_type_hints(config)
+    for item in fields(config):  # type: ignore[arg-type]
+        _add(parser, item, hints[item.name])
+    return config(**vars(parser.parse_args(argv)))
+
+
+def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None:
+    flag = "--" + item.name.replace("_", "-")
+    text = item.metadata["help"]
+    if hint is bool:
+        parser.add_argument(flag, action="store_true", default=item.default, help=text)
+        return
+    if isinstance(hint, types.UnionType):  # `str | None`: the option may be left out
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    required = item.default is MISSING
+    if not required and item.default is not None:
+        text += f" (default: {item.default})"
+    parser.add_argument(
+        flag,
+        type=hint,
+        required=required,
+        default=None if required else item.default,
+        choices=item.metadata["choices"],
+        metavar=item.metadata["metavar"] or ("X" if item.metadata["choices"] is None else None),
+        help=text.replace("%", "%%"),
+    )

@@ -1,0 +1,211 @@
+"""Vision rows: blendshapes, head pose and a face-present flag of one picture.
+
+MediaPipe's three face networks run here on LiteRT, without the mediapipe package: that package
+reports its use to its maker over the network, which a private runtime must not do. The steps
+between the networks follow MediaPipe's published graphs (face_detector_graph.cc,
+face_landmarks_detector_graph.cc, face_blendshapes_graph.cc, v1.0); a golden test compares the
+result with MediaPipe's own. Each picture is treated on its own, so rows do not depend on which
+other frames were analysed.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FeatureError, ModelError
+from .spec import SPEC
+
+__all__ = ["Face", "VisionFeatures"]
+
+Float = NDArray[np.float32]
+
+_DETECTOR_SIZE = 128
+_LANDMARK_SIZE = 256
+_ROI_SCALE = 1.5
+_NMS_IOU = 0.3
+# face_blendshapes_graph.cc, kLandmarksSubsetIdxs: the landmarks that the blendshape net reads.
+_BLENDSHAPE_LANDMARKS = np.array(
+    """0 1 4 5 6 7 8 10 13 14 17 21 33 37 39 40 46 52 53 54 55 58 61 63 65 66 67 70 78 80 81 82 84
+    87 88 91 93 95 103 105 107 109 127 132 133 136 144 145 146 148 149 150 152 153 154 155 157 158
+    159 160 161 162 163 168 172 173 176 178 181 185 191 195 197 234 246 249 251 263 267 269 270 276
+    282 283 284 285 288 291 293 295 296 297 300 308 310 311 312 314 317 318 321 323 324 332 334 336
+    338 356 361 362 365 373 374 375 377 378 379 380 381 382 384 385 386 387 388 389 390 397 398 400
+    402 405 409 415 454 466 468 469 470 471 472 473 474 475 476 477""".split(),
+    dtype=np.int64,
+)
+# Face-mesh vertices: outer eye corners (image left, image right), top of forehead, chin.
+_EYE_LEFT, _EYE_RIGHT, _FOREHEAD, _CHIN = 33, 263, 10, 152
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """One face: `landmarks` (478, 3) float32 in pixels (z grows away from the camera, same unit),
+    `blendshapes` (52,) float32 in [0, 1]."""
+
+    landmarks: Float
+    blendshapes: Float
+
+
+class VisionFeatures:
+    """The three face networks. `model`: path of `face_landmarker.task` (see `models.py`)."""
+
+    def __init__(self, model: Path) -> None:
+        try:
+            with zipfile.ZipFile(model) as task:
+                self._detector, self._mesh, self._blendshapes = (
+                    _Network(task.read(f"{name}.tflite"))
+                    for name in ("face_detector", "face_landmarks_detector", "face_blendshapes")
+                )
+        except (zipfile.BadZipFile, KeyError, OSError) as error:
+            raise ModelError(f"{model}: not a face landmarker task file ({error})") from error
+
+    def row(self, rgb: NDArray[np.uint8]) -> Float:
+        """(59,) float32 row of the largest face in an (H, W, 3) uint8 RGB picture.
+
+        52 blendshapes in [0, 1]; yaw, pitch, roll in radians; x, y of the face's centre in
+        [-0.5, 0.5] of the picture; face height over picture height; 1.0. All zeros without a face.
+        """
+        face = self.largest_face(rgb)
+        if face is None:
+            return np.zeros(SPEC.vision_dim, np.float32)
+        pose = _head_pose(face.landmarks, rgb.shape[1], rgb.shape[0])
+        return np.concatenate([face.blendshapes, pose, [1.0]]).astype(np.float32)
+
+    def largest_face(self, rgb: NDArray[np.uint8]) -> Face | None:
+        """The face with the largest detection box, or None. `rgb`: (H, W, 3) uint8.
+
+        Raises FeatureError for any other shape or type.
+        """
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+            raise FeatureError(f"a picture must be (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
+        boxes = self._detect(rgb)
+        for box in sorted(boxes, key=lambda b: -b[2] * b[3]):
+            landmarks = self._landmarks(rgb, box)
+            if landmarks is not None:
+                points = landmarks[_BLENDSHAPE_LANDMARKS, :2]
+                (blendshapes,) = self._blendshapes(points[None])
+                return Face(landmarks=landmarks, blendshapes=blendshapes.reshape(-1))
+        return None
+
+    def _detect(self, rgb: NDArray[np.uint8]) -> list[Float]:
+        """Boxes (16,): x, y, width, height and 6 key points (x, y), all in pixels."""
+        import cv2
+
+        height, width = rgb.shape[:2]
+        scale = _DETECTOR_SIZE / max(height, width)
+        dx, dy = (_DETECTOR_SIZE - width * scale) / 2, (_DETECTOR_SIZE - height * scale) / 2
+        letterbox = np.array([[scale, 0, dx], [0, scale, dy]])
+        crop = cv2.warpAffine(rgb, letterbox, (_DETECTOR_SIZE, _DETECTOR_SIZE))
+        regressors, logits = self._detector(crop[None].astype(np.float32) / 127.5 - 1.0)
+        clipped = np.clip(logits.reshape(-1).astype(np.float64), -100.0, 100.0)
+        scores = 1.0 / (1.0 + np.exp(-clipped))
+        keep = np.flatnonzero(scores >= SPEC.min_face_score)
+        found = regressors.reshape(-1, 16)[keep].astype(np.float64)
+        found[:, :2] += _anchors()[keep]
+        found[:, 4:] += np.tile(_anchors()[keep], 6)
+        found = _merge_overlapping(found, scores[keep])
+        found[:, [0, *range(4, 16, 2)]] -= dx
+        found[:, [1, *range(5, 16, 2)]] -= dy
+        return list((found / scale).astype(np.float32))
+
+    def _landmarks(self, rgb: NDArray[np.uint8], box: Float) -> Float | None:
+        """(478, 3) float32 landmarks in pixels of the face in `box`, or None if there is none."""
+        import cv2
+
+        x, y, w, h = box[:4]
+        (x0, y0), (x1, y1) = box[4:6], box[6:8]  # the eyes: the crop is turned to level them
+        angle = np.arctan2(y1 - y0, x1 - x0)
+        unit = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        size = _ROI_SCALE * np.array([w, h])
+        to_picture = unit * (size / _LANDMARK_SIZE)
+        centre = np.array([x, y]) - to_picture @ np.full(2, _LANDMARK_SIZE / 2)
+        crop = cv2.warpAffine(
+            rgb,
+            np.column_stack([to_picture, centre]),
+            (_LANDMARK_SIZE, _LANDMARK_SIZE),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        mesh, presence, _ = self._mesh(crop[None].astype(np.float32) / 255.0)
+        if 1.0 / (1.0 + np.exp(-float(presence.reshape(-1)[0]))) < SPEC.min_face_score:
+            return None
+        points = mesh.reshape(-1, 3)
+        xy = points[:, :2] @ to_picture.T + centre
+        return np.column_stack([xy, points[:, 2] * size[0] / _LANDMARK_SIZE]).astype(np.float32)
+
+
+class _Network:
+    """One TFLite network with a single float32 input."""
+
+    def __init__(self, content: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter: Any = Interpreter(model_content=content, num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+
+    def __call__(self, array: Float) -> list[Float]:
+        self._interpreter.set_tensor(self._input, array)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+@cache
+def _anchors() -> NDArray[np.float64]:
+    """(896, 2) anchor centres in detector pixels: 2 a cell at stride 8, 6 a cell at stride 16."""
+    centres = []
+    for stride, per_cell in ((8, 2), (16, 6)):
+        grid = (np.arange(_DETECTOR_SIZE // stride) + 0.5) * stride
+        y, x = np.meshgrid(grid, grid, indexing="ij")
+        centres.append(np.repeat(np.column_stack([x.ravel(), y.ravel()]), per_cell, axis=0))
+    return np.concatenate(centres)
+
+
+def _merge_overlapping(
+    boxes: NDArray[np.float64], scores: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Weighted non-maximum suppression (non_max_suppression_calculator.cc, WEIGHTED):
+    each cluster of overlapping boxes becomes its score-weighted mean. `boxes`: (n, 16)."""
+    merged = []
+    order = np.argsort(-scores, kind="stable")
+    while len(order):
+        overlap = _iou(boxes[order[0]], boxes[order]) > _NMS_IOU
+        overlap[0] = True
+        cluster = order[overlap]
+        merged.append(np.average(boxes[cluster], axis=0, weights=scores[cluster]))
+        order = order[~overlap]
+    return np.array(merged).reshape(-1, 16)
+
+
+def _iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of one (x, y, w, h, ...) box with (n, ...) others."""
+    low = np.maximum(box[:2] - box[2:4] / 2, others[:, :2] - others[:, 2:4] / 2)
+    high = np.minimum(box[:2] + box[2:4] / 2, others[:, :2] + others[:, 2:4] / 2)
+    shared = np.prod(np.maximum(high - low, 0.0), axis=1)
+    union = np.prod(box[2:4]) + np.prod(others[:, 2:4], axis=1) - shared
+    return np.asarray(shared / np.maximum(union, 1e-9))
+
+
+def _head_pose(landmarks: Float, width: int, height: int) -> Float:
+    """(6,): yaw, pitch, roll in radians, x, y in [-0.5, 0.5] of the picture, face height share.
+
+    The head's axes are the line through the outer eye corners and, made orthogonal to it, the
+    line from forehead to chin.
+    """
+    right = landmarks[_EYE_RIGHT] - landmarks[_EYE_LEFT]
+    down = landmarks[_CHIN] - landmarks[_FOREHEAD]
+    right = right / max(float(np.linalg.norm(right)), 1e-6)
+    forward = np.cross(right, down)
+    forward = forward / max(float(np.linalg.norm(forward)), 1e-6)
+    down_unit = np.cross(forward, right)
+    yaw = np.arcsin(np.clip(-right[2], -1.0, 1.0))
+    pitch = np.arctan2(down_unit[2], forward[2])
+    roll = np.arctan2(right[1], right[0])
+    x, y = landmarks[:, :2].mean(axis=0) / (width, height) - 0.5
+    return np.array([yaw, pitch, roll, x, y, np.linalg.norm(down) / height], np.float32)

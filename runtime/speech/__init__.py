@@ -1,0 +1,1 @@
+"""Finding speech (voice activity) and turning it into words."""
