@@ -1,0 +1,108 @@
+"""Writing bundles: files, hashes, the description, and the copy that ships in the package."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.bundle import FORMAT, Bundle, own_hash
+from runtime.config import option, parse
+from runtime.errors import BundleError, DmdLiveError, UsageError
+
+__all__ = ["Options", "publish", "read", "update", "write_file"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Copy one precision of a bundle to a new folder, ready to ship: model, tokenizer, card."""
+
+    bundle: str = option("bundle", metavar="FOLDER", help="the bundle to publish from")
+    precision: str = option("int8", help="the model to take along")
+    card: str | None = option(None, metavar="FILE", help="model card (Markdown) to put beside it")
+    out: str = option(metavar="FOLDER", help="where to; must not exist, or hold a bundle")
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m export.bundle")
+    try:
+        card = None if options.card is None else Path(options.card)
+        publish(Path(options.bundle), options.precision, card, Path(options.out))
+    except DmdLiveError as error:
+        print(f"export.bundle: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The description of an existing, verified bundle. Raises BundleError."""
+    return Bundle.load(folder).info
+
+
+def update(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Write `bundle.json` with `changes` merged in and the hashes of all files it lists anew.
+
+    A dictionary value is merged into the one that is there. The file appears whole or not at all.
+    """
+    path = folder / "bundle.json"
+    info = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"format": FORMAT}
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(info.get(name), dict)
+        info[name] = {**info[name], **value} if both else value
+    listed = {"tokenizer.json", *info["models"].values(), *info.get("documents", [])}
+    info["files"] = {name: _sha256(folder / name) for name in sorted(listed)}
+    info["bundle_sha256"] = "0" * 64
+    content = (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode()
+    _, computed = own_hash(content)
+    sealed = re.sub(rb'("bundle_sha256": ")0{64}', rb"\g<1>" + computed.encode(), content, count=1)
+    write_file(path, sealed)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def publish(folder: Path, precision: str, card: Path | None, out: Path) -> None:
+    """Copy one precision of a bundle. Raises UsageError or BundleError, leaving `out` as it was."""
+    bundle = Bundle.load(folder, precision)
+    if out.exists() and not (out / "bundle.json").exists():
+        raise UsageError(f"{out}: exists and is no bundle; name another folder")
+    if card is not None and not card.is_file():
+        raise UsageError(f"{card}: no such model card")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    info = {name: value for name, value in bundle.info.items() if name != "files"}
+    info["models"] = {precision: bundle.info["models"][precision]}
+    write_file(partial / info["models"][precision], bundle.model)
+    shutil.copyfile(bundle.tokenizer_json, partial / "tokenizer.json")
+    if card is not None:
+        shutil.copyfile(card, partial / "MODEL_CARD.md")
+        info["documents"] = ["MODEL_CARD.md"]
+    update(partial, info)
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    Bundle.load(out, precision)
+    size_mb = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    print(f"{out}: {precision} bundle of {size_mb:.1f} MB")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; export the bundle again") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

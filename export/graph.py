@@ -1,0 +1,158 @@
+"""Checkpoint -> bundle with the fp32 ONNX graph."""
+
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from runtime.bundle import FORMAT
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError
+from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.features.spec import MODALITIES, SPEC
+from train import checkpoint
+from train.models.dmd import DMD
+
+from . import bundle
+
+__all__ = ["OPSET", "Options", "export_graph"]
+
+# Opset 18 is the first with all operators of this model's exporter; onnxruntime >= 1.14 and
+# TensorRT >= 10 read it.
+OPSET = 18
+_AXES = {
+    "B": (1, 256),
+    "Tt": (1, SPEC.max_pieces),
+    "Ta": (1, round(SPEC.max_utterance_s * SPEC.audio_rate_hz)),
+    "Tv": (1, round(SPEC.max_utterance_s * SPEC.vision_rate_hz)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Export a checkpoint to a bundle: fp32 ONNX graph, tokenizer, description."""
+
+    checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
+    out: str = option("bundle", metavar="FOLDER", help="the bundle; one that is there is replaced")
+
+
+class _Deployed(nn.Module):
+    """The contract's inputs and outputs as positional tensors, for the tracer."""
+
+    def __init__(self, dmd: DMD) -> None:
+        super().__init__()
+        self.dmd = dmd
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        text_mask: Tensor,
+        audio: Tensor,
+        audio_mask: Tensor,
+        vision: Tensor,
+        vision_mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.dmd.predict(
+            {
+                "input_ids": input_ids,
+                "text_mask": text_mask,
+                "audio": audio,
+                "audio_mask": audio_mask,
+                "vision": vision,
+                "vision_mask": vision_mask,
+            }
+        )
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m export.graph")
+    try:
+        write_bundle(checkpoint.load(Path(options.checkpoint)), Path(options.out))
+    except DmdLiveError as error:
+        print(f"export.graph: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
+    """Write a new bundle folder at `out`, replacing a bundle that is there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
+        folder = Path(temporary) / "bundle"
+        folder.mkdir()
+        print("export.graph: tracing and writing model.fp32.onnx", flush=True)
+        export_graph(source.model, folder / "model.fp32.onnx")
+        shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
+        bundle.update(
+            folder,
+            {
+                "format": FORMAT,
+                "feature_spec_sha256": SPEC.sha256(),
+                "modalities": list(MODALITIES),
+                "emotions": source.info["emotions"],
+                "inputs": {n: {"dtype": t, "shape": list(s)} for n, (t, s) in INPUTS.items()},
+                "outputs": {name: list(shape) for name, shape in OUTPUTS.items()},
+                "opset": OPSET,
+                "models": {"fp32": "model.fp32.onnx"},
+                "provenance": {
+                    name: source.info[name]
+                    for name in ("config", "seed", "commit", "data", "metrics")
+                    if name in source.info
+                },
+                "exported_by_commit": checkpoint.commit(),
+            },
+        )
+        if (out / "bundle.json").exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    print(f"export.graph: {out} written")
+
+
+def export_graph(model: DMD, path: Path) -> None:
+    """Write the fp32 graph with dynamic batch and time axes (opset `OPSET`)."""
+    axes = {
+        name: torch.export.Dim(name, min=low, max=high) for name, (low, high) in _AXES.items()
+    }
+    dynamic = tuple(
+        {k: axes[axis] for k, axis in enumerate(shape) if isinstance(axis, str)}
+        for _, shape in INPUTS.values()
+    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+        program = torch.onnx.export(
+            _Deployed(model).eval(),
+            _example(),
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _example() -> tuple[Tensor, ...]:
+    """Inputs to trace with: two utterances, sizes that no constant of the model equals."""
+    sizes = {"B": 2, "Tt": 11, "Ta": 53, "Tv": 37}
+    shapes = [
+        tuple(sizes[a] if isinstance(a, str) else a for a in shape) for _, shape in INPUTS.values()
+    ]
+    kinds = [kind for kind, _ in INPUTS.values()]
+    return tuple(
+        torch.zeros(s, dtype=torch.float32) if k == "float32" else torch.ones(s, dtype=getattr(torch, k))
+        for k, s in zip(kinds, shapes, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""onnxruntime on the CPU."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, FeatureError
+from .base import Arrays
+
+__all__ = ["OrtEngine"]
+
+
+class OrtEngine:
+    """An ONNX graph in onnxruntime. `model`: the file's content; `n_threads`: for one inference."""
+
+    def __init__(self, model: bytes, *, n_threads: int = 2) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Threads that spin while they wait would keep a robot's core busy between utterances.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"the bundle's graph does not load ({reason}); export it again") from error
+        self.name = "onnxruntime-cpu"
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """See `Engine.infer`."""
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise FeatureError(f"the graph refused its inputs: {reason}") from error
+        outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise FeatureError(f"output {name!r} is not finite; check the input features for NaN")
+        return outputs

@@ -1,0 +1,65 @@
+"""Feature rows of one utterance -> the graph's inputs; the one place that knows their names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FeatureError
+from .spec import MODALITIES, SPEC
+
+__all__ = ["INPUTS", "OUTPUTS", "Rows", "pack"]
+
+# name -> (numpy type, axes); B, Tt, Ta, Tv are dynamic.
+INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "input_ids": ("int64", ("B", "Tt")),
+    "text_mask": ("bool", ("B", "Tt")),
+    "audio": ("float32", ("B", "Ta", SPEC.audio_dim)),
+    "audio_mask": ("bool", ("B", "Ta")),
+    "vision": ("float32", ("B", "Tv", SPEC.vision_dim)),
+    "vision_mask": ("bool", ("B", "Tv")),
+}
+OUTPUTS: dict[str, tuple[str | int, ...]] = {
+    "sentiment": ("B",),
+    "emotion": ("B", "n_emotions"),
+    "modality_sentiment": ("B", len(MODALITIES)),
+    "modality_weight": ("B", len(MODALITIES)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """One utterance: `text` (Tt,) int64 ids, `audio` (Ta, 43), `vision` (Tv, 59) float32.
+
+    A modality of zero rows is absent.
+    """
+
+    text: NDArray[np.int64]
+    audio: NDArray[np.float32]
+    vision: NDArray[np.float32]
+
+
+def pack(rows: Rows) -> dict[str, NDArray[Any]]:
+    """A batch of one. Raises FeatureError for wrong widths, too many rows or values not finite."""
+    limits = {
+        "text": SPEC.max_pieces,
+        "audio": round(SPEC.max_utterance_s * SPEC.audio_rate_hz),
+        "vision": round(SPEC.max_utterance_s * SPEC.vision_rate_hz),
+    }
+    widths = {"text": (), "audio": (SPEC.audio_dim,), "vision": (SPEC.vision_dim,)}
+    batch: dict[str, NDArray[Any]] = {}
+    for m in MODALITIES:
+        values = getattr(rows, m)
+        if values.shape[1:] != widths[m]:
+            raise FeatureError(f"{m} rows have shape {values.shape}, expected (T, *{widths[m]})")
+        if len(values) > limits[m]:
+            raise FeatureError(f"{len(values)} {m} rows; an utterance has at most {limits[m]}")
+        if not np.isfinite(values).all():
+            raise FeatureError(f"{m} rows hold NaN or infinite values")
+        present = len(values) > 0
+        if not present:
+            values = np.zeros((1, *widths[m]), values.dtype)
+        batch["input_ids" if m == "text" else m] = values[None]
+        batch[f"{m}_mask"] = np.full((1, len(values)), present)
+    return batch

@@ -1,0 +1,1 @@
+"""Training of the DMD model (torch); run from the checkout, never installed."""

@@ -1,0 +1,101 @@
+"""Checkpoints: a folder with `model.safetensors`, `tokenizer.json` and `checkpoint.json`."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from runtime.errors import BundleError
+from runtime.features.spec import SPEC
+
+from .config import Config, from_dict
+from .models.dmd import DMD
+from .models.language import LanguageEncoder
+
+__all__ = ["Checkpoint", "commit", "load", "save", "write_json"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint; `info` is the content of `checkpoint.json`."""
+
+    folder: Path
+    model: DMD
+    config: Config
+    info: dict[str, Any]
+
+
+def save(folder: Path, model: DMD, config: Config, tokenizer: Path, info: dict[str, Any]) -> None:
+    """Write a checkpoint; each file appears whole or not at all, `checkpoint.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / "model.safetensors.partial"
+    save_file(weights, partial)
+    os.replace(partial, folder / "model.safetensors")
+    shutil.copyfile(tokenizer, folder / "tokenizer.json.partial")
+    os.replace(folder / "tokenizer.json.partial", folder / "tokenizer.json")
+    write_json(
+        folder / "checkpoint.json",
+        {
+            "config": asdict(config),
+            "seed": config.seed,
+            "commit": commit(),
+            "feature_spec_sha256": SPEC.sha256(),
+            "language_architecture": model.language.architecture(),
+            **info,
+        },
+    )
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint for evaluation or export (`model.eval()`).
+
+    Raises BundleError, in one line, when a file is missing, damaged or of another feature spec.
+    """
+    try:
+        info = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        config = from_dict(info["config"])
+        language = LanguageEncoder.from_config(info["language_architecture"])
+        model = DMD(config.model, language, len(info["emotions"]))
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict(weights)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder}: no {Path(error.filename or 'checkpoint').name}; "
+            "train one with `python -m train.run`"
+        ) from error
+    except (json.JSONDecodeError, KeyError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder}: damaged checkpoint ({reason}); train it again") from error
+    if info["feature_spec_sha256"] != SPEC.sha256():
+        raise BundleError(f"{folder}: made under another feature spec; train it again")
+    return Checkpoint(folder, model.eval(), config, info)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write readable JSON under a temporary name, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def commit() -> str:
+    """The checkout's commit, with `-dirty` when files differ from it; "unknown" outside git."""
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return out.stdout.strip()

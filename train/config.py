@@ -1,0 +1,142 @@
+"""Configuration of a training run: read from TOML, overridden by `--set section.field=value`."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Config", "DataConfig", "LossConfig", "ModelConfig", "OptimConfig", "load"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Size and options of the DMD model. The paper's symbol of `dim` is d."""
+
+    language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
+    language_layers: int = 3  # first layers kept; 0 keeps all
+    freeze_word_embeddings: bool = True
+    dim: int = 64
+    n_heads: int = 4  # head width dim / n_heads, and 2 dim / n_heads in the memory transformers
+    n_layers: int = 2
+    kernel_text: int = 1
+    kernel_audio: int = 5
+    kernel_vision: int = 5
+    stride_audio: int = 2  # 25 rows a second are more than prosody needs
+    stride_vision: int = 1
+    gd_hidden: int = 64
+    dropout: float = 0.1
+    dropout_head: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss terms; names as in the paper where it names them."""
+
+    lambda_decoupling: float = 0.1
+    lambda_distillation: float = 0.05
+    gamma: float = 0.1  # margin and orthogonality inside the decoupling loss
+    margin: float = 0.2
+    unimodal: float = 0.5  # task terms of the single-modality heads, homogeneous and heterogeneous
+    sentiment: float = 0.5  # L1 of the sentiment against cross-entropy of the emotion
+    edge_regularisation: float = 10.0
+    edge_temperature: float = 8.0
+    label_smoothing: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How utterances are composed from the corpora."""
+
+    utterances_per_epoch: int = 6_000
+    n_valid: int = 700
+    n_test: int = 1_400
+    modality_dropout: float = 0.5  # share of utterances that keep a random part of their modalities
+    class_power: float = 0.5  # emotions are drawn with frequency n ** class_power
+    rated_share: float = 0.2  # share of utterances with human sentiment ratings (text only)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay; early stopping on the validation score."""
+
+    epochs: int = 4
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    language_learning_rate: float = 8e-5
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    clip_norm: float = 1.0
+    patience: int = 2  # epochs without a better validation score before stopping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run; equal configurations with equal seeds give equal checkpoints on one machine."""
+
+    seed: int = 1
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def sha256(self) -> str:
+        """Hash that tells whether an interrupted run was made with this configuration."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path, overrides: tuple[str, ...] = (), seed: int | None = None) -> Config:
+    """Read a TOML file; each override is `section.field=value` with a TOML value.
+
+    Raises UsageError for a missing or malformed file, an unknown name or a wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; pass --config a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from error
+    for override in overrides:
+        try:
+            update = tomllib.loads(override)
+        except tomllib.TOMLDecodeError:
+            raise UsageError(f"--set {override}: write section.field=value, text quoted") from None
+        for section, value in update.items():
+            merged = isinstance(value, dict) and isinstance(table.get(section), dict)
+            table[section] = {**table[section], **value} if merged else value
+    if seed is not None:
+        table["seed"] = seed
+    return _fill(Config, table, str(path))
+
+
+def from_dict(table: dict[str, Any]) -> Config:
+    """The configuration that a checkpoint's JSON holds."""
+    return _fill(Config, table, "checkpoint.json")
+
+
+def _fill(kind: Any, table: dict[str, Any], where: str) -> Any:
+    defaults = {item.name: item for item in fields(kind)}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in defaults:
+            known = ", ".join(defaults)
+            raise UsageError(f"{where}: unknown option {name!r}; known here: {known}")
+        default = getattr(kind(), name)
+        if dataclasses.is_dataclass(default):
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}: {name} is a section, not a value")
+            values[name] = _fill(type(default), value, where)
+        elif type(value) is type(default) or (type(default) is float and type(value) is int):
+            values[name] = type(default)(value)
+        else:
+            raise UsageError(f"{where}: {name} must be {type(default).__name__}, got {value!r}")
+    return kind(**values)

@@ -1,0 +1,176 @@
+"""All loss terms of DMD (pure functions) and the training-only parts of the model."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from runtime.features.spec import MODALITIES
+
+from .config import Config, LossConfig
+from .models.dmd import DMD, Features
+from .models.gd_unit import GraphDistillation
+from .models.layers import head, masked_mean
+
+__all__ = ["Losses", "TrainingDMD", "margin_loss", "orthogonality", "task_loss"]
+
+# The published code's priors (text = 0, audio = 1, vision = 2): text teaches both others; vision
+# teaches audio in the heterogeneous space (paper, fig. 13).
+_HOMO_PRIOR = ((0, 1), (0, 2))
+_HETERO_PRIOR = ((0, 1), (0, 2), (2, 1))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """`total` to descend, and every term by name (unweighted, detached scalars)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class TrainingDMD(nn.Module):
+    """A DMD with what only training needs: decoders, extra heads and both GD-units.
+
+    Export takes `dmd`, so nothing of this wrapper can reach a graph.
+    """
+
+    def __init__(self, dmd: DMD, config: Config) -> None:
+        super().__init__()
+        d, n = config.model.dim, dmd.n_outputs
+        self.config: LossConfig = config.loss
+        self.dmd = dmd
+        self.decode = nn.ModuleDict({m: nn.Linear(2 * d, d, bias=False) for m in MODALITIES})
+        self.common_head = head(3 * d, n, config.model.dropout_head)
+        self.hetero_heads = nn.ModuleDict(
+            {m: head(2 * d, n, config.model.dropout_head) for m in MODALITIES}
+        )
+        units = [
+            GraphDistillation(
+                n,
+                dim,
+                config.model.gd_hidden,
+                favoured=favoured,
+                temperature=config.loss.edge_temperature,
+            )
+            for dim, favoured in ((d, _HOMO_PRIOR), (2 * d, _HETERO_PRIOR))
+        ]
+        self.homo_gd, self.hetero_gd = units
+
+    def forward(self, batch: dict[str, Tensor]) -> Losses:
+        """All loss terms of one collated batch (labels `emotion` (B,), `sentiment` (B,))."""
+        features = self.dmd(batch)
+        config, present = self.config, features.present
+        homo = torch.stack([features.homo[m] for m in MODALITIES], dim=1)  # (B, 3, d)
+        hetero = torch.stack([features.hetero[m] for m in MODALITIES], dim=1)  # (B, 3, 2 d)
+        homo_outputs = torch.stack([features.homo_outputs[m] for m in MODALITIES], dim=1)
+        hetero_outputs = torch.stack(
+            [self.hetero_heads[m](features.hetero[m]) for m in MODALITIES], dim=1
+        )
+        common_outputs = self.common_head((homo * present[..., None]).flatten(1))
+        everywhere = torch.ones_like(present[:, 0])
+        terms = {
+            "task_fused": task_loss(features.outputs, batch, everywhere, config),
+            "task_common": task_loss(common_outputs, batch, everywhere, config),
+        }
+        for k, m in enumerate(MODALITIES):
+            here = present[:, k]
+            terms[f"task_homo_{m}"] = task_loss(homo_outputs[:, k], batch, here, config)
+            terms[f"task_hetero_{m}"] = task_loss(hetero_outputs[:, k], batch, here, config)
+        terms |= self._decoupling(features, homo, batch["emotion"])
+        homo_gd = self.homo_gd(homo_outputs, homo, present)
+        hetero_gd = self.hetero_gd(hetero_outputs, hetero, present)
+        terms |= {
+            "distil_homo": homo_gd.loss,
+            "distil_hetero": hetero_gd.loss,
+            "edges_homo": homo_gd.regularisation,
+            "edges_hetero": hetero_gd.regularisation,
+        }
+        return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
+
+    def _decoupling(self, features: Features, homo: Tensor, emotion: Tensor) -> dict[str, Tensor]:
+        """Reconstruction, cycle, orthogonality and margin terms (paper eq. 1 to 4)."""
+        here = {m: features.present[:, k, None] for k, m in enumerate(MODALITIES)}
+        reconstruction, cycle, orthogonal = [], [], []
+        for m in MODALITIES:
+            valid = (features.mask[m] & here[m])[..., None]
+            common, private = features.common[m], features.private[m]
+            decoded = self.decode[m](torch.cat([common, private], dim=-1))
+            again = self.dmd.encode_private[m](decoded)
+            reconstruction.append(masked_mean((features.shallow[m] - decoded) ** 2, valid))
+            cycle.append(masked_mean((private - again) ** 2, valid))
+            orthogonal.append(orthogonality(common, private, valid[..., 0]))
+        return {
+            "reconstruction": torch.stack(reconstruction).sum(),
+            "cycle": torch.stack(cycle).sum(),
+            "orthogonality": torch.stack(orthogonal).sum(),
+            "margin": margin_loss(homo, emotion, features.present, self.config.margin),
+        }
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of all terms: L_task + lambda1 L_dec + lambda2 L_dtl."""
+        config = self.config
+        unimodal = [term for name, term in terms.items() if name.startswith(("task_h",))]
+        task = terms["task_fused"] + terms["task_common"]
+        task = task + config.unimodal * torch.stack(unimodal).sum()
+        decoupling = terms["reconstruction"] + terms["cycle"]
+        decoupling = decoupling + config.gamma * (terms["margin"] + terms["orthogonality"])
+        distillation = terms["distil_homo"] + terms["distil_hetero"]
+        distillation = distillation + config.edge_regularisation * (
+            terms["edges_homo"] + terms["edges_hetero"]
+        )
+        return (
+            task
+            + config.lambda_decoupling * decoupling
+            + config.lambda_distillation * distillation
+        )
+
+
+def task_loss(
+    outputs: Tensor, batch: dict[str, Tensor], here: Tensor, config: LossConfig
+) -> Tensor:
+    """Cross-entropy of the emotion plus weighted L1 of the sentiment, where labelled.
+
+    `outputs` (B, 1 + n_emotions), `here` (B,) bool: the samples that count.
+    """
+    emotion, sentiment = batch["emotion"], batch["sentiment"]
+    per_emotion = F.cross_entropy(
+        outputs[:, 1:],
+        emotion.clamp(min=0),
+        label_smoothing=config.label_smoothing,
+        reduction="none",
+    )
+    rated = ~sentiment.isnan()
+    per_sentiment = (outputs[:, 0] - torch.where(rated, sentiment, 0.0)).abs()
+    return masked_mean(per_emotion, here & (emotion >= 0)) + config.sentiment * masked_mean(
+        per_sentiment, here & rated
+    )
+
+
+def orthogonality(common: Tensor, private: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared cosine of C and P over time: (B, T, d) twice, (B, T) bool -> scalar.
+
+    The paper sums the cosine itself, whose minimum is -1: opposite vectors, which carry the same
+    information. Squared, the minimum is where the two are orthogonal, as the text intends.
+    """
+    return masked_mean(F.cosine_similarity(common, private, dim=-1) ** 2, mask)
+
+
+def margin_loss(homo: Tensor, emotion: Tensor, present: Tensor, margin: float) -> Tensor:
+    """Same emotion across modalities closer than other emotions within a modality (paper eq. 3).
+
+    `homo` (B, 3, d) summaries of the common features, `emotion` (B,) with -1 for unknown,
+    `present` (B, 3) bool. Mean of max(0, margin - cos(i, j) + cos(i, k)) over all triples with
+    m_i != m_j, m_i = m_k, y_i = y_j, y_i != y_k; 0 when there is none.
+    """
+    known = (present & (emotion >= 0)[:, None]).flatten()
+    vectors = F.normalize(homo.flatten(0, 1)[known], dim=-1)
+    label = emotion[:, None].expand_as(present).flatten()[known]
+    modality = torch.arange(3, device=homo.device).expand_as(present).flatten()[known]
+    cosine = vectors @ vectors.T
+    same_label = label[:, None] == label
+    same_modality = modality[:, None] == modality
+    positive = same_label & ~same_modality
+    negative = ~same_label & same_modality
+    hinge = F.relu(margin - cosine[:, :, None] + cosine[:, None, :])  # (i, j, k)
+    return masked_mean(hinge, positive[:, :, None] & negative[:, None, :])

@@ -1,0 +1,71 @@
+"""The field's metrics (Liang et al. protocol for sentiment; recall-based ones for emotion)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+__all__ = ["emotion_metrics", "expected_calibration_error", "sentiment_metrics"]
+
+Array = NDArray[Any]
+
+
+def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
+    """`probabilities` (n, k) rows summing to 1, `labels` (n,) class indices. All values in [0, 1].
+
+    `uar`: unweighted average recall over the classes that occur; `ece`: see below.
+    """
+    predicted = probabilities.argmax(axis=1)
+    return {
+        "accuracy": float(sk.accuracy_score(labels, predicted)),
+        "uar": float(sk.recall_score(labels, predicted, average="macro", zero_division=0.0)),
+        "macro_f1": float(sk.f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
+        "ece": expected_calibration_error(probabilities, labels),
+    }
+
+
+def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
+    """`predicted`, `labels`: (n,) in [-3, 3], n >= 2. MAE in the label's unit, `corr` Pearson.
+
+    Acc-2 and weighted F1 come in both protocols: `nonzero` drops label 0 and compares > 0,
+    `haszero` compares negative with non-negative. NaN where a value is undefined.
+    """
+    kept = labels != 0
+    out = {
+        "mae": float(np.abs(predicted - labels).mean()),
+        "corr": _pearson(predicted, labels),
+        "acc7": float(np.mean(_seven(predicted) == _seven(labels))),
+    }
+    for name, truth, guess in (
+        ("nonzero", labels[kept] > 0, predicted[kept] > 0),
+        ("haszero", labels >= 0, predicted >= 0),
+    ):
+        out[f"acc2_{name}"] = float(np.mean(truth == guess)) if len(truth) else float("nan")
+        out[f"f1_{name}"] = (
+            float(sk.f1_score(truth, guess, average="weighted")) if len(truth) else float("nan")
+        )
+    return out
+
+
+def expected_calibration_error(probabilities: Array, labels: Array, n_bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = [
+        abs(confidence[bins == b].mean() - correct[bins == b].mean()) * np.mean(bins == b)
+        for b in np.unique(bins)
+    ]
+    return float(np.sum(gaps))
+
+
+def _seven(values: Array) -> Array:
+    # numpy rounds half to even, as the protocol wants.
+    return np.round(np.clip(values, -3.0, 3.0))
+
+
+def _pearson(a: Array, b: Array) -> float:
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

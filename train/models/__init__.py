@@ -1,0 +1,1 @@
+"""The DMD model, part by part."""
