@@ -51,7 +51,9 @@ def update(folder: Path, changes: Mapping[str, Any]) -> None:
     A dictionary value is merged into the one that is there. The file appears whole or not at all.
     """
     path = folder / "bundle.json"
-    info = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"format": FORMAT}
+    info: dict[str, Any] = {"format": FORMAT}
+    if path.exists():
+        info = json.loads(path.read_text(encoding="utf-8"))
     for name, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(info.get(name), dict)
         info[name] = {**info[name], **value} if both else value

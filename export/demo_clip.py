@@ -1,9 +1,8 @@
 """Make the demo clip: a public-domain portrait animated to public-domain speech.
 
 The clip that ships with the product must be free of rights and have a face and a voice that move
-together, which no data set gives. So a still is animated: its own landmarks form a mesh (`puppet.py`), lips and
-jaw follow the loudness of the speech, and the portrait's smile is relaxed except in the last
-sentence.
+together, which no data set gives. So a still is animated (`puppet.py`): lips and jaw follow the
+loudness of the speech, and the portrait's smile is relaxed except in the last sentence.
 
     python -m export.demo_clip --portrait astronaut.png --speech a.wav b.wav \
         --out runtime/demo/demo.mp4
@@ -39,6 +38,15 @@ RATE_HZ = 16_000
 FPS = 25
 EDGE_S, PAUSE_S = 0.7, 1.3  # silence at both ends and between sentences
 MAX_BYTES = 1_500_000
+# The files whose rights are known: what the JSON says of them is true of no others.
+PORTRAIT_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
+SPEECH_SHA256 = (
+    "b0557cf95c974d930577e58e46b7f068c432a6e3afcc286563d88922b2a5315c",
+    "fbec491ef00ee734a67f0ee318e98c51c157b479e1629ff4f4426861ecac0414",
+    "5793ffbdee55fb8bfd284943a6866864c832d9d4accf2661cabd39915c84ee10",
+    "40882414ef4cc51f3ff7a63bad0c8c87e7f595ffeb8209fbf756c8ebc5c28a59",
+    "954adbf0b56ac8a148cbe77b39ca18d76b5f2a1e1f405565bd786ce3e68a68b7",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +61,10 @@ class Options:
 def make(options: Options) -> dict[str, Any]:
     """Write the clip and the JSON beside it; returns the JSON's content.
 
-    Raises SourceError if an input cannot be read, UsageError if the inputs do not give a clip of
-    10-16 s and 1.5 MB with a face in every frame.
+    Raises SourceError if an input cannot be read; UsageError if it is not one of the files whose
+    rights are known, or if the clip is not 10-16 s, below 1.5 MB, with a face in every frame.
     """
+    _check_rights(options)
     transcripts = [_transcript(path) for path in options.speech]
     samples, starts = _soundtrack([_read_wav(path) for path in options.speech])
     seconds = len(samples) / RATE_HZ
@@ -65,10 +74,12 @@ def make(options: Options) -> dict[str, Any]:
     loudness = _loudness(samples)
     poses = _poses(loudness, smile_from_s=starts[-1])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    _encode(options.out, (puppet.render(pose) for pose in poses), samples)
-    measured = _measure(options.out, loudness, smile_from_s=starts[-1])
+    partial = options.out.with_suffix(".partial.mp4")
+    _encode(partial, (puppet.render(pose) for pose in poses), samples)
+    measured = _measure(partial, loudness, smile_from_s=starts[-1])
     if measured["frames_with_face"] != measured["frames"] or measured["bytes"] > MAX_BYTES:
-        raise UsageError(f"{options.out}: not fit to ship: {measured}")
+        raise UsageError(f"{partial}: not fit to ship: {measured}")
+    partial.replace(options.out)
     about = _about(options, transcripts, starts, measured)
     options.out.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
     return about
@@ -137,9 +148,8 @@ def _soundtrack(
 
 
 def _encode(path: Path, pictures: Iterator[Picture], samples: NDArray[np.float32]) -> None:
-    """H.264 and AAC in MP4, written to a temporary name and renamed."""
-    temporary = path.with_suffix(".partial.mp4")
-    with av.open(str(temporary), "w", options={"movflags": "faststart"}) as clip:
+    """Write H.264 and AAC, interleaved so that a reader gets both in the order of time."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as clip:
         clip.metadata["title"] = "DMD Live demo"
         clip.metadata["comment"] = "An animated still with unrelated speech, not a recording"
         video = clip.add_stream("libx264", rate=FPS, options={"crf": "21", "preset": "slow"})
@@ -147,15 +157,16 @@ def _encode(path: Path, pictures: Iterator[Picture], samples: NDArray[np.float32
         video.pix_fmt = "yuv420p"
         audio = clip.add_stream("aac", rate=RATE_HZ, layout="mono")
         audio.bit_rate = 64_000
-        for picture in pictures:
+        hop = RATE_HZ // FPS
+        for index, picture in enumerate(pictures):
             clip.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            chunk = np.ascontiguousarray(samples[None, index * hop : (index + 1) * hop])
+            sound = av.AudioFrame.from_ndarray(chunk, format="fltp", layout="mono")
+            sound.sample_rate = RATE_HZ
+            sound.pts = index * hop
+            clip.mux(audio.encode(sound))
         clip.mux(video.encode())
-        sound = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        sound.sample_rate = RATE_HZ
-        sound.pts = 0
-        clip.mux(audio.encode(sound))
         clip.mux(audio.encode())
-    temporary.replace(path)
 
 
 def _measure(path: Path, loudness: Array, *, smile_from_s: float) -> dict[str, Any]:
@@ -220,6 +231,15 @@ def _about(
         "measured": measured,
         "sha256": _sha256(options.out),
     }
+
+
+def _check_rights(options: Options) -> None:
+    known = {options.portrait: (PORTRAIT_SHA256,)} | dict.fromkeys(options.speech, SPEECH_SHA256)
+    for path, hashes in known.items():
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file")
+        if _sha256(path) not in hashes:
+            raise UsageError(f"{path}: not one of the files whose rights are known (SHA-256)")
 
 
 def _transcript(speech: Path) -> str:

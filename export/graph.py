@@ -117,9 +117,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
 
 def export_graph(model: DMD, path: Path) -> None:
     """Write the fp32 graph with dynamic batch and time axes (opset `OPSET`)."""
-    axes = {
-        name: torch.export.Dim(name, min=low, max=high) for name, (low, high) in _AXES.items()
-    }
+    axes = {name: torch.export.Dim(name, min=low, max=high) for name, (low, high) in _AXES.items()}
     dynamic = tuple(
         {k: axes[axis] for k, axis in enumerate(shape) if isinstance(axis, str)}
         for _, shape in INPUTS.values()
@@ -149,7 +147,9 @@ def _example() -> tuple[Tensor, ...]:
     ]
     kinds = [kind for kind, _ in INPUTS.values()]
     return tuple(
-        torch.zeros(s, dtype=torch.float32) if k == "float32" else torch.ones(s, dtype=getattr(torch, k))
+        torch.zeros(s, dtype=torch.float32)
+        if k == "float32"
+        else torch.ones(s, dtype=getattr(torch, k))
         for k, s in zip(kinds, shapes, strict=True)
     )
 

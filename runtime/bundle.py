@@ -102,5 +102,7 @@ def _verified(folder: Path, name: str, sha256: str) -> bytes:
     except OSError as error:
         raise BundleError(f"{folder}: {name}: {error.strerror}; copy the bundle again") from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise BundleError(f"{folder}: {name} is altered or damaged (SHA-256 differs); copy it again")
+        raise BundleError(
+            f"{folder}: {name} is altered or damaged (SHA-256 differs); copy it again"
+        )
     return content

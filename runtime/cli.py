@@ -86,7 +86,9 @@ def _listen(options: Options) -> None:
     media = options.input
     if options.demo:
         if media is not None or options.camera is not None or options.microphone is not None:
-            raise UsageError("--demo brings its own clip; leave out --input, --camera, --microphone")
+            raise UsageError(
+                "--demo brings its own clip; leave out --input, --camera, --microphone"
+            )
         media = str(_DEMO)
     if media is None and options.camera is None and options.microphone is None:
         raise UsageError("nothing to listen to; try --demo, --input FILE or --camera 0 (--help)")

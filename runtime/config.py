@@ -20,9 +20,7 @@ def option(
     metavar: str | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line option; without a default it is required."""
-    return field(
-        default=default, metadata={"help": help, "choices": choices, "metavar": metavar}
-    )
+    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
 
 
 def parse(

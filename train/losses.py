@@ -120,9 +120,7 @@ class TrainingDMD(nn.Module):
             terms["edges_homo"] + terms["edges_hetero"]
         )
         return (
-            task
-            + config.lambda_decoupling * decoupling
-            + config.lambda_distillation * distillation
+            task + config.lambda_decoupling * decoupling + config.lambda_distillation * distillation
         )
 
 

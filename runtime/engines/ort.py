@@ -24,12 +24,12 @@ class OrtEngine:
         # Threads that spin while they wait would keep a robot's core busy between utterances.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = str(error).splitlines()[0]
-            raise BundleError(f"the bundle's graph does not load ({reason}); export it again") from error
+            raise BundleError(
+                f"the bundle's graph does not load ({reason}); export it again"
+            ) from error
         self.name = "onnxruntime-cpu"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -43,5 +43,7 @@ class OrtEngine:
         outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
         for name, value in outputs.items():
             if not np.isfinite(value).all():
-                raise FeatureError(f"output {name!r} is not finite; check the input features for NaN")
+                raise FeatureError(
+                    f"output {name!r} is not finite; check the input features for NaN"
+                )
         return outputs

@@ -67,7 +67,9 @@ class DMD(nn.Module):
                 ),
             }
         )
-        self.missing = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES})
+        self.missing = nn.ParameterDict(
+            {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
+        )
         self.encode_common = nn.Linear(d, d, bias=False)  # 1x1 convolution, shared
         self.encode_private = nn.ModuleDict({m: nn.Linear(d, d, bias=False) for m in MODALITIES})
 

@@ -150,4 +150,3 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` (same shape or broadcastable) is true; 0 when it never is."""
     weight = mask.to(values.dtype).expand_as(values)
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
-

@@ -1,0 +1,29 @@
+"""Shared fixtures. The repository's own code is imported as `runtime`, `train`, `export`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# No test may reach the network through a library that would like to.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def demo(root: Path) -> Path:
+    """The shipped clip: a talking face and two spoken sentences."""
+    return root / "runtime" / "demo" / "demo.mp4"
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json(root: Path) -> Path:
+    """The tokenizer of the default bundle."""
+    return root / "runtime" / "default_bundle" / "tokenizer.json"

