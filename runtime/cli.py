@@ -74,9 +74,9 @@ def _run(options: Options) -> int:
     if options.version:
         print(f"dmd-live {__version__}")
     elif options.list_models:
-        _list_models()
+        print(*models.listing(), sep="\n")
     elif options.download is not None:
-        models.download(options.download)
+        print(models.download(options.download, _progress))
     else:
         _listen(options)
     return 0
@@ -121,10 +121,10 @@ def readable(event: EmotionEvent) -> str:
     )
 
 
-def _list_models() -> None:
-    rows = models.listing()
-    for row in rows:
-        print(row)
+def _progress(n_done: int, n_total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if n_done == n_total else ""
+        print(f"\r{n_done / 1e6:6.1f} of {n_total / 1e6:.1f} MB", end=end, file=sys.stderr)
 
 
 if __name__ == "__main__":

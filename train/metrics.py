@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn import metrics as sk
 
-__all__ = ["emotion_metrics", "expected_calibration_error", "sentiment_metrics"]
+__all__ = ["emotion_metrics", "expected_calibration_error", "fit_temperature", "sentiment_metrics"]
 
 Array = NDArray[Any]
 
@@ -69,3 +71,17 @@ def _pearson(a: Array, b: Array) -> float:
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def fit_temperature(probabilities: Array, labels: Array) -> float:
+    """The temperature that minimises the negative log-likelihood of held-out labels.
+
+    `probabilities` (n, k) at temperature 1, `labels` (n,). Guo et al. 2017, section 4.2.
+    """
+    log_p = np.log(np.clip(probabilities.astype(np.float64), 1e-12, None))
+
+    def loss(temperature: float) -> float:
+        calibrated = softmax(log_p / temperature, axis=1)
+        return float(sk.log_loss(labels, calibrated, labels=np.arange(log_p.shape[1])))
+
+    return float(minimize_scalar(loss, bounds=(0.25, 4.0), method="bounded").x)

@@ -1,1 +1,41 @@
 """Finding speech (voice activity) and turning it into words."""
+
+from pathlib import Path
+
+from .. import models
+from ..errors import UsageError
+from .base import SpeechToText
+
+__all__ = ["open_recogniser"]
+
+_VOSK, _MOONSHINE = "vosk-small-en-us", "moonshine-tiny-en"  # in the model store
+
+
+def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
+    """The recogniser that `stt` names: auto, vosk, moonshine or none.
+
+    auto takes Vosk when its model is here, else Moonshine, else None. `model`: a Vosk model of the
+    user's own instead of the store's. Raises ModelError when a part is missing or damaged,
+    SpeechError when the engine cannot start, UsageError when the choices contradict each other.
+    """
+    if stt not in ("auto", "vosk", "moonshine", "none"):
+        raise UsageError(f"stt is auto, vosk, moonshine or none, not {stt!r}")
+    if model is not None and stt not in ("auto", "vosk"):
+        raise UsageError(f"a model folder is for vosk; leave it out with {stt}")
+    if stt == "auto":
+        stt = _best(model)
+    if stt == "vosk":
+        from .vosk import Vosk
+
+        return Vosk(models.resolve(_VOSK) if model is None else model)
+    if stt == "moonshine":
+        from .moonshine import Moonshine
+
+        return Moonshine(models.resolve(_MOONSHINE))
+    return None
+
+
+def _best(model: Path | None) -> str:
+    if model is not None or models.is_here(_VOSK):
+        return "vosk"
+    return "moonshine" if models.is_here(_MOONSHINE) else "none"

@@ -42,9 +42,8 @@ class LanguageEncoder(nn.Module):
 
 def locate(name: str) -> str:
     """Folder of a part of the model store, or the name itself (folder or Hugging Face name)."""
-    if name in store.names():
-        return str(store.resolve(name))
-    return name
+    in_store = any(part.name == name for part in store.PARTS)
+    return str(store.resolve(name)) if in_store else name
 
 
 def load_pretrained(name: str, n_layers: int, *, freeze_words: bool) -> LanguageEncoder:
