@@ -18,6 +18,7 @@ from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import MODALITIES, SPEC
 from train import checkpoint
 from train.models.dmd import DMD
+from train.provenance import commit
 
 from . import bundle
 
@@ -106,7 +107,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
                     for name in ("config", "seed", "commit", "data", "metrics")
                     if name in source.info
                 },
-                "exported_by_commit": checkpoint.commit(),
+                "exported_by_commit": commit(),
             },
         )
         if (out / "bundle.json").exists():

@@ -1,22 +1,8 @@
 """What export cost: torch against every ONNX model of a bundle, on the same held-out utterances."""
 
-import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from runtime.bundle import Bundle
-from runtime.config import option, parse
-from runtime.engines.ort import OrtEngine
-from runtime.errors import BundleError, DmdLiveError
-from train import checkpoint
-from train.loop import SUBSETS, Batch, Predictions, evaluate, keep, predict
-
-from . import bundle
+from runtime.config import option
 
 __all__ = ["Options", "compare"]
 

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
+from train.provenance import commit
 
 from . import bundle
 from .half import FP32_OPS, to_fp16
@@ -136,7 +136,7 @@ def build(options: Options) -> Path:
         "engine_sha256": hashlib.sha256(engine).hexdigest(),
         "engine_bytes": len(engine),
         "build_s": round(time.perf_counter() - started, 1),
-        "commit": _commit(),
+        "commit": commit(),
     }
     _write(about, facts, engine)
     size_mb = len(engine) / 1e6
@@ -315,17 +315,6 @@ def _write(about: Path, facts: dict[str, Any], engine: bytes) -> None:
 
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())
-
-
-def _commit() -> str:
-    """As `train.checkpoint.commit`, which a Jetson without torch cannot import."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    folder = Path(__file__).parent
-    try:
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
 
 
 if __name__ == "__main__":

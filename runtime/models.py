@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -396,7 +397,12 @@ def _fetch(
     digest = hashlib.sha256()
     # Some hosts turn away urllib's own name.
     request = urllib.request.Request(url, headers={"User-Agent": "dmd-live"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+    try:
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is also the answer, with its connection
+        raise
+    with answer:
         while block := answer.read(_BLOCK):
             n_done += len(block)
             if n_done > n_total:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from runtime.features.spec import SPEC
 from .config import Config, from_dict
 from .models.dmd import DMD
 from .models.language import LanguageEncoder
+from .provenance import commit, write_json
 
-__all__ = ["Checkpoint", "commit", "load", "save", "write_json"]
+__all__ = ["Checkpoint", "load", "save"]
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,3 @@ def load(folder: Path) -> Checkpoint:
     if info["feature_spec_sha256"] != SPEC.sha256():
         raise BundleError(f"{folder}: made under another feature spec; train it again")
     return Checkpoint(folder, model.eval(), config, info)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write readable JSON under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def commit() -> str:
-    """The checkout's commit, with `-dirty` when files differ from it; "unknown" outside git."""
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return out.stdout.strip()

@@ -5,28 +5,14 @@ validation split, calibration, one look at the test split, `checkpoint/`. Interr
 the same command goes on with the last finished epoch and ends with the same result.
 """
 
-import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
 from runtime.config import option, parse
-from runtime.errors import DmdLiveError, UsageError
+from runtime.errors import DmdLiveError
 
-from . import checkpoint, config
-from .config import Config
-from .loop import SUBSETS, Batch, evaluate, keep, optimiser, predict, train_epoch
-from .losses import TrainingDMD
-from .metrics import fit_temperature
-from .models.dmd import DMD
-from .models.language import load_pretrained, locate
+from . import config
 
 __all__ = ["Options", "main", "train"]
 

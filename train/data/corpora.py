@@ -1,0 +1,193 @@
+"""Readers of the corpora's own folder layouts, below one data folder.
+
+| Folder | Modality | Layout |
+| --- | --- | --- |
+| `goemotions/ekman` | text | `train.tsv`, `dev.tsv`, `test.tsv`: text, label ids, comment id |
+| `meld` | text | `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv` |
+| `vader` | text | `*_GroundTruth.txt`: id, mean rating in [-4, 4], text |
+| `emodb` | audio | `SSxxxEv.flac`: speaker, sentence, emotion letter, version |
+| `ravdess` | audio | `MM-CC-EE-II-SS-RR-AA.flac`: emotion third, actor last |
+| `ckplus48` | vision | `emotion/SUBJECT_*.png`, 48x48 grey |
+
+A corpus whose folder is missing is left out; a modality without any corpus is an error. Splits are
+the publishers' where they exist, else by person, so that nobody is in two of them.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import DmdLiveError
+
+__all__ = ["EMOTIONS", "SPLITS", "DataError", "Recording", "Text", "faces", "texts", "voices"]
+
+EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+SPLITS = ("train", "valid", "test")
+UNKNOWN = -1
+
+_NAMES = {
+    **{name: k for k, name in enumerate(EMOTIONS)},
+    "joy": EMOTIONS.index("happiness"),
+    "happy": EMOTIONS.index("happiness"),
+}
+_EMODB = {"W": "anger", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness", "N": "neutral"}
+# 02, calm, has no counterpart among the seven: neither neutral nor any other.
+_RAVDESS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
+            "07": "disgust", "08": "surprise"}  # fmt: skip
+# One woman and one man each; EmoDB: 12, 15 men, 14, 16 women; RAVDESS: odd men, even women.
+_HELD_OUT = {
+    "emodb": {"12": "valid", "14": "valid", "15": "test", "16": "test"},
+    "ravdess": {"09": "valid", "10": "valid", "11": "test", "12": "test"},
+}
+_POLARITY = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
+# Ratings in [-4, 4] to the [-3, 3] of MOSI.
+_VADER_SCALE = 0.75
+
+
+class DataError(DmdLiveError):
+    """A corpus is missing, or a row of it is not what its layout says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """One sentence. `emotion`: index into EMOTIONS or -1; `rating`: human sentiment in [-3, 3] or
+    None; `polarity`: -1, 0, 1 or None."""
+
+    text: str
+    emotion: int
+    rating: float | None
+    polarity: float | None
+    split: str
+    corpus: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One sound or picture file of one person showing one emotion (index into EMOTIONS)."""
+
+    path: Path
+    emotion: int
+    person: str
+    split: str
+    corpus: str
+
+
+def texts(data: Path) -> list[Text]:
+    """All sentences of goemotions, meld and vader. Raises DataError for a malformed row."""
+    found = [*_goemotions(data), *_meld(data), *_vader(data)]
+    return _some(found, data, "text", "goemotions/ekman, meld, vader")
+
+
+def voices(data: Path) -> list[Recording]:
+    """All clips of emodb and ravdess whose emotion is one of the seven."""
+    found = []
+    for path in sorted((data / "emodb").glob("*.flac")):
+        if len(path.stem) != 7:
+            raise DataError(f"{path}: not an EmoDB name (such as 03a01Fa.flac)")
+        if path.stem[5] in _EMODB:
+            found.append(_recording(path, "emodb", _EMODB[path.stem[5]], path.stem[:2]))
+    for path in sorted((data / "ravdess").glob("*.flac")):
+        fields = path.stem.split("-")
+        if len(fields) != 7:
+            raise DataError(f"{path}: not a RAVDESS name (such as 03-01-05-01-01-01-12.flac)")
+        if fields[2] in _RAVDESS:
+            found.append(_recording(path, "ravdess", _RAVDESS[fields[2]], fields[6]))
+    return _some(found, data, "audio", "emodb, ravdess")
+
+
+def faces(data: Path) -> list[Recording]:
+    """All pictures of ckplus48 whose emotion is one of the seven (contempt is not)."""
+    found = [
+        _recording(path, "ckplus48", folder.name, path.stem.split("_")[0])
+        for folder in sorted((data / "ckplus48").glob("*"))
+        if folder.name in _NAMES
+        for path in sorted(folder.glob("*.png"))
+    ]
+    return _some(found, data, "vision", "ckplus48")
+
+
+def _goemotions(data: Path) -> Iterator[Text]:
+    names = None
+    for split, file in zip(SPLITS, ("train", "dev", "test"), strict=True):
+        path = data / "goemotions" / "ekman" / f"{file}.tsv"
+        if not path.exists():
+            continue
+        names = names or (path.parent / "labels.txt").read_text(encoding="utf-8").split()
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            fields = line.split("\t")
+            labels = fields[1].split(",") if len(fields) == 3 else []
+            if not labels or not all(x.isdigit() and int(x) < len(names) for x in labels):
+                raise DataError(f"{path}:{n}: expected text, label ids and comment id")
+            if len(labels) == 1:  # a sentence with two emotions teaches neither
+                emotion = _NAMES[names[int(labels[0])]]
+                yield Text(
+                    text=fields[0],
+                    emotion=emotion,
+                    rating=None,
+                    polarity=None,
+                    split=split,
+                    corpus="goemotions",
+                )
+
+
+def _meld(data: Path) -> Iterator[Text]:
+    for split, file in zip(SPLITS, ("train", "dev", "test"), strict=True):
+        path = data / "meld" / f"{file}_sent_emo.csv"
+        if not path.exists():
+            continue
+        with path.open(encoding="utf-8", newline="") as rows:
+            for n, row in enumerate(csv.DictReader(rows), 2):
+                try:
+                    yield Text(
+                        text=row["Utterance"],
+                        emotion=_NAMES[row["Emotion"]],
+                        rating=None,
+                        polarity=_POLARITY[row["Sentiment"]],
+                        split=split,
+                        corpus="meld",
+                    )
+                except KeyError as error:
+                    raise DataError(f"{path}: row {n}: unknown or missing {error}") from error
+
+
+def _vader(data: Path) -> Iterator[Text]:
+    for path in sorted((data / "vader").glob("*_GroundTruth.txt")):
+        for n, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            fields = line.split("\t", 2)
+            try:
+                rating = float(fields[1])
+                text = fields[2]
+            except (IndexError, ValueError) as error:
+                raise DataError(f"{path}:{n}: expected id, rating and text") from error
+            if not -4.0 <= rating <= 4.0:
+                raise DataError(f"{path}:{n}: rating {rating} is outside [-4, 4]")
+            yield Text(
+                text=text,
+                emotion=UNKNOWN,
+                rating=_VADER_SCALE * rating,
+                polarity=None,
+                split=_by_hash(text),
+                corpus=path.name.split("_")[0],
+            )
+
+
+def _recording(path: Path, corpus: str, emotion: str, person: str) -> Recording:
+    held_out = _HELD_OUT.get(corpus)
+    split = held_out.get(person, "train") if held_out else _by_hash(person)
+    return Recording(
+        path=path, emotion=_NAMES[emotion], person=person, split=split, corpus=corpus
+    )
+
+
+def _by_hash(key: str) -> str:
+    """A split that never changes: 70 % train, 10 % valid, 20 % test."""
+    slot = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
+    return "valid" if slot == 0 else "test" if slot in (1, 2) else "train"
+
+
+def _some(found: list, data: Path, modality: str, corpora: str) -> list:
+    if not found:
+        raise DataError(f"{data}: no {modality} corpus in it; it may hold: {corpora}")
+    return found

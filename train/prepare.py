@@ -1,0 +1,163 @@
+"""Extract the runtime's features from all recordings once: `python -m train.prepare`."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from runtime import models
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError
+from runtime.features.audio import audio_rows
+from runtime.features.spec import SPEC
+from runtime.features.vision import VisionFeatures
+
+from .data.corpora import DataError, Recording, faces, voices
+
+__all__ = ["Features", "decode_audio", "prepare"]
+
+Float = NDArray[np.float32]
+
+# CK+ pictures are tight 48x48 crops; the face detector wants surroundings.
+_FACE_SIZE, _FACE_MARGIN = 256, 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Extract audio and vision rows of all corpora, in parallel, into a cache file."""
+
+    data: str = option(metavar="DIR", help="folder of the corpora (layout: train/data/corpora.py)")
+    out: str = option("build/features", metavar="DIR", help="where the cache file goes")
+
+
+@dataclass(frozen=True)
+class Features:
+    """`voices`: (recording, rows (T, 43)) pairs; `faces`: (recording, row (59,)) pairs.
+
+    `n_faceless`: pictures in which no face was found; they are left out.
+    """
+
+    voices: list[tuple[Recording, Float]]
+    faces: list[tuple[Recording, Float]]
+    n_faceless: int
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.prepare")
+    try:
+        found = prepare(Path(options.data), Path(options.out))
+    except DmdLiveError as error:
+        print(f"train.prepare: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{len(found.voices)} clips, {len(found.faces)} faces, "
+        f"{found.n_faceless} pictures without a face"
+    )
+    return 0
+
+
+def prepare(data: Path, cache_folder: Path) -> Features:
+    """Features of all recordings below `data`, from the cache or extracted now.
+
+    The cache is keyed by the feature spec and by name, size and date of every recording. Raises
+    DataError, naming the file, when one cannot be read.
+    """
+    clips, pictures = voices(data), faces(data)
+    stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in (*clips, *pictures)]
+    key = hashlib.sha256(json.dumps([SPEC.sha256(), stats]).encode()).hexdigest()[:16]
+    path = cache_folder / f"{key}.safetensors"
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError):
+        arrays = _extract(clips, pictures)
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(arrays, partial)
+        os.replace(partial, path)
+    ends = np.cumsum(arrays["audio_lengths"])
+    rows = [
+        arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)
+    ]
+    has_face = arrays["vision"][:, -1] > 0
+    return Features(
+        voices=list(zip(clips, rows, strict=True)),
+        faces=[(r, row) for r, row, ok in zip(pictures, arrays["vision"], has_face, strict=True) if ok],
+        n_faceless=int((~has_face).sum()),
+    )
+
+
+def decode_audio(path: Path) -> Float:
+    """(n,) float32 samples in [-1, 1] at 16 kHz mono of any audio file."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
+            frames = [
+                resampled.to_ndarray()[0]
+                for frame in (*container.decode(audio=0), None)
+                for resampled in resampler.resample(frame)
+            ]
+    except (OSError, IndexError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+    return np.concatenate([np.zeros(0, np.float32), *frames])
+
+
+def _extract(clips: Sequence[Recording], pictures: Sequence[Recording]) -> dict[str, NDArray[Any]]:
+    audio = _parallel(_audio, [r.path for r in clips], "audio rows")
+    vision = _parallel(_vision, [r.path for r in pictures], "vision rows")
+    return {
+        "audio": np.concatenate(audio),
+        "audio_lengths": np.array([len(rows) for rows in audio], np.int64),
+        "vision": np.stack(vision),
+    }
+
+
+def _parallel(work: Callable[[Path], Float], paths: Sequence[Path], name: str) -> list[Float]:
+    # Spawned, not forked: the parent may hold threads of torch.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        results = pool.map(work, paths, chunksize=16)
+        return list(tqdm(results, desc=name, total=len(paths), unit="file"))
+
+
+def _audio(path: Path) -> Float:
+    return audio_rows(decode_audio(path))
+
+
+def _vision(path: Path) -> Float:
+    import cv2
+
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise DataError(f"{path}: not a picture; replace or remove it")
+    picture = cv2.resize(picture, (_FACE_SIZE, _FACE_SIZE), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.copyMakeBorder(picture, *[_FACE_MARGIN] * 4, cv2.BORDER_REPLICATE)
+    return _networks().row(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
+
+
+@cache
+def _networks() -> VisionFeatures:
+    return VisionFeatures(models.resolve("face-landmarker"))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+if __name__ == "__main__":
+    sys.exit(main())
