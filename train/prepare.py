@@ -95,7 +95,9 @@ def prepare(data: Path, cache_folder: Path) -> Features:
     has_face = arrays["vision"][:, -1] > 0
     return Features(
         voices=list(zip(clips, rows, strict=True)),
-        faces=[(r, row) for r, row, ok in zip(pictures, arrays["vision"], has_face, strict=True) if ok],
+        faces=[
+            (r, row) for r, row, ok in zip(pictures, arrays["vision"], has_face, strict=True) if ok
+        ],
         n_faceless=int((~has_face).sum()),
     )
 

@@ -32,7 +32,14 @@ _NAMES = {
     "joy": EMOTIONS.index("happiness"),
     "happy": EMOTIONS.index("happiness"),
 }
-_EMODB = {"W": "anger", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness", "N": "neutral"}
+_EMODB = {
+    "W": "anger",
+    "E": "disgust",
+    "A": "fear",
+    "F": "happiness",
+    "T": "sadness",
+    "N": "neutral",
+}
 # 02, calm, has no counterpart among the seven: neither neutral nor any other.
 _RAVDESS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
             "07": "disgust", "08": "surprise"}  # fmt: skip
@@ -154,7 +161,9 @@ def _meld(data: Path) -> Iterator[Text]:
 
 def _vader(data: Path) -> Iterator[Text]:
     for path in sorted((data / "vader").glob("*_GroundTruth.txt")):
-        for n, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for n, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+        ):
             fields = line.split("\t", 2)
             try:
                 rating = float(fields[1])
@@ -176,9 +185,7 @@ def _vader(data: Path) -> Iterator[Text]:
 def _recording(path: Path, corpus: str, emotion: str, person: str) -> Recording:
     held_out = _HELD_OUT.get(corpus)
     split = held_out.get(person, "train") if held_out else _by_hash(person)
-    return Recording(
-        path=path, emotion=_NAMES[emotion], person=person, split=split, corpus=corpus
-    )
+    return Recording(path=path, emotion=_NAMES[emotion], person=person, split=split, corpus=corpus)
 
 
 def _by_hash(key: str) -> str:

@@ -1,0 +1,324 @@
+"""Utterances with text, audio and vision, composed across corpora by label.
+
+No corpus at hand has words, voice and face of one moment; a composed utterance takes each from a
+different person who shows the same emotion. It teaches fusion, and is called what it is. Every
+utterance is a function of (seed, epoch, index) alone, so that an interrupted run sees the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from runtime.features.spec import MODALITIES, SPEC
+from runtime.features.text import TextFeatures
+from train.config import DataConfig
+from train.prepare import Features
+
+from .corpora import EMOTIONS, DataError, Recording, Text
+
+__all__ = ["Composer", "Utterance", "change_gain", "collate", "moving_face"]
+
+Float = NDArray[np.float32]
+Rng = np.random.Generator
+
+_NEUTRAL = EMOTIONS.index("neutral")
+_COLUMN = {name: k for k, name in enumerate(SPEC.blendshapes)}
+_BLENDSHAPES, _POSE, _FLAG = len(SPEC.blendshapes), slice(-7, -1), -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One sample. `input_ids` (Tt,) int64, `audio` (Ta, 43), `vision` (Tv, 59) float32; a modality
+    of zero rows is absent. `emotion` -1 and `sentiment` NaN mean unlabelled."""
+
+    input_ids: NDArray[np.int64]
+    audio: Float
+    vision: Float
+    emotion: int
+    sentiment: float
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    ids: NDArray[np.int64]
+    emotion: int
+    rating: float | None
+
+
+class Composer:
+    """Draws utterances. `sentiment_of` (7,): the weak sentiment label of each emotion, in [-3, 3].
+
+    That label is measured, not invented: the mean polarity of MELD's training sentences of the
+    emotion, times the mean absolute rating of VADER's training sentences.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Text],
+        features: Features,
+        tokenizer_json: Path,
+        config: DataConfig,
+        seed: int,
+    ) -> None:
+        self._config, self._seed = config, seed
+        tokenizer = TextFeatures(tokenizer_json)
+        self._rated: dict[str, list[_Sentence]] = defaultdict(list)
+        self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
+        self.n_too_long = 0
+        for text in texts:
+            ids = tokenizer.ids(text.text)
+            if len(ids) > SPEC.max_pieces:
+                self.n_too_long += 1  # left out: features are never truncated
+                continue
+            sentence = _Sentence(ids, text.emotion, text.rating)
+            if text.rating is not None:
+                self._rated[text.split].append(sentence)
+            else:
+                self._told[text.split, text.emotion].append(sentence)
+        self._voices = _by_split_and_emotion(features.voices)
+        self._faces = _by_split_and_emotion(features.faces)
+        self._resting = np.quantile(
+            [row for r, row in features.faces if r.split == "train"], 0.1, axis=0
+        ).astype(np.float32)
+        self.sentiment_of = _weak_sentiment(texts)
+        self._check()
+
+    def statistics(self) -> dict[str, tuple[Float, Float]]:
+        """Mean and deviation of the rows of one epoch's utterances, per modality and column."""
+        sample = [self.training(0, k) for k in range(400)]
+        out = {}
+        for m in ("audio", "vision"):
+            rows = np.concatenate([getattr(u, m) for u in sample])
+            if m == "vision":
+                rows = rows[rows[:, _FLAG] > 0]
+            out[m] = (rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-3))
+        return out
+
+    def training(self, epoch: int, index: int) -> Utterance:
+        """Utterance `index` of an epoch, augmented, perhaps without some modalities."""
+        rng = np.random.default_rng((self._seed, epoch, index))
+        config = self._config
+        if rng.random() < config.rated_share:
+            return self._text_only(_pick(rng, self._rated["train"]))
+        counts = np.array([len(self._told["train", e]) for e in range(len(EMOTIONS))], float)
+        weights = counts**config.class_power
+        emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
+        sentence = _pick(rng, self._told["train", emotion])
+        utterance = self._compose(rng, "train", sentence, augment=True)
+        if rng.random() >= config.modality_dropout:
+            return utterance
+        kept = int(rng.integers(1, 7))  # the bits of a non-empty proper subset
+        return _without(utterance, [m for k, m in enumerate(MODALITIES) if not kept >> k & 1])
+
+    def held_out(self, split: str, n: int) -> list[Utterance]:
+        """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
+        no text twice, nothing augmented."""
+        out = []
+        for emotion in range(len(EMOTIONS)):
+            rng = np.random.default_rng((0, emotion))
+            sentences = self._told[split, emotion]
+            order = rng.permutation(len(sentences))[: n // len(EMOTIONS)]
+            out += [self._compose(rng, split, sentences[k], augment=False) for k in order]
+        return out
+
+    def rated(self, split: str, n: int) -> list[Utterance]:
+        """At most `n` text-only utterances with human sentiment ratings."""
+        order = np.random.default_rng(0).permutation(len(self._rated[split]))[:n]
+        return [self._text_only(self._rated[split][k]) for k in order]
+
+    def _compose(self, rng: Rng, split: str, sentence: _Sentence, *, augment: bool) -> Utterance:
+        emotion = sentence.emotion
+        audio = _pick(rng, self._voices[split, emotion])
+        if augment:
+            audio = _augment_audio(rng, audio)
+        # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
+        shown = emotion if emotion != _NEUTRAL else int(rng.choice(_expressive()))
+        peak = _pick(rng, self._faces[split, shown])
+        intensity = rng.uniform(0.6, 1.1) if emotion != _NEUTRAL else rng.uniform(0.0, 0.2)
+        n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz)
+        vision = moving_face(rng, self._resting, peak, intensity, max(n_rows, 4), drop=augment)
+        return Utterance(
+            input_ids=sentence.ids,
+            audio=audio,
+            vision=vision,
+            emotion=emotion,
+            sentiment=float(self.sentiment_of[emotion]),
+        )
+
+    def _text_only(self, sentence: _Sentence) -> Utterance:
+        return Utterance(
+            input_ids=sentence.ids,
+            audio=np.zeros((0, SPEC.audio_dim), np.float32),
+            vision=np.zeros((0, SPEC.vision_dim), np.float32),
+            emotion=sentence.emotion,
+            sentiment=float("nan") if sentence.rating is None else sentence.rating,
+        )
+
+    def _check(self) -> None:
+        for split in ("train", "valid", "test"):
+            for emotion, name in enumerate(EMOTIONS):
+                has = [self._told[split, emotion], self._voices[split, emotion]]
+                if emotion != _NEUTRAL:
+                    has.append(self._faces[split, emotion])
+                if not all(has):
+                    raise DataError(f"the {split} split has no text, clip or face of {name}")
+
+
+def change_gain(rows: Float, gain_db: float) -> Float:
+    """Audio rows (T, 43) as if the samples had been amplified by `gain_db`."""
+    out = rows.copy()
+    power = np.r_[0 : SPEC.n_mels, SPEC.audio_dim - 1]  # log-mel and log-energy
+    raw = np.maximum(np.exp(rows[:, power]) - SPEC.log_floor, 0.0)
+    out[:, power] = np.log(raw * 10.0 ** (gain_db / 10.0) + SPEC.log_floor)
+    return out
+
+
+def moving_face(
+    rng: Rng, resting: Float, peak: Float, intensity: float, n_rows: int, *, drop: bool
+) -> Float:
+    """A sequence (n_rows, 59) from one picture's row `peak` (59,): the face leaves `resting`,
+    holds `intensity` times the expression and may let go; it talks, blinks and moves its head.
+
+    With `drop`, some frames have no face. Pose is drawn at random: crops of faces do not carry it.
+    """
+    n_rows = min(n_rows, round(SPEC.max_utterance_s * SPEC.vision_rate_hz))
+    t = np.arange(n_rows, dtype=np.float32)
+    onset, rise = rng.uniform(-0.5, 0.3) * n_rows, rng.uniform(2, 8)
+    level = np.clip((t - onset) / rise, 0.0, 1.0)
+    if rng.random() < 0.3:
+        level = np.minimum(level, np.clip((rng.uniform(0.7, 1.1) * n_rows - t) / rise, 0.0, 1.0))
+    rows = np.zeros((n_rows, SPEC.vision_dim), np.float32)
+    start = resting * rng.uniform(0.6, 1.4, SPEC.vision_dim)
+    rows[:] = start + intensity * level[:, None] * (peak - start)
+    rows[:, :_BLENDSHAPES] += rng.normal(0.0, 0.03, _BLENDSHAPES) + rng.normal(
+        0.0, 0.02, (n_rows, _BLENDSHAPES)
+    )
+    _talk(rng, rows)
+    _blink(rng, rows)
+    rows[:, :_BLENDSHAPES] = np.clip(rows[:, :_BLENDSHAPES], 0.0, 1.0)
+    centre = rng.normal(0.0, (0.2, 0.15, 0.1, 0.12, 0.12, 0.0)) + (
+        0,
+        0,
+        0,
+        0,
+        0,
+        rng.uniform(0.15, 0.6),
+    )
+    sway = np.cumsum(rng.normal(0.0, (0.02, 0.02, 0.01, 0.003, 0.003, 0.003), (n_rows, 6)), axis=0)
+    rows[:, _POSE] = centre + sway
+    rows[:, _FLAG] = 1.0
+    if drop and rng.random() < 0.3:
+        lost = rng.random(n_rows) < rng.uniform(0.05, 0.6)
+        lost[int(rng.integers(n_rows))] = False  # one face at least: else vision were absent
+        rows[lost] = 0.0
+    return rows
+
+
+def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,)."""
+    batch: dict[str, Tensor] = {}
+    for m, name in (("text", "input_ids"), ("audio", "audio"), ("vision", "vision")):
+        rows = [torch.from_numpy(np.asarray(getattr(u, name))) for u in utterances]
+        lengths = torch.tensor([len(r) for r in rows])
+        padded = pad_sequence(rows, batch_first=True)
+        if padded.shape[1] == 0:  # absent in the whole batch: the graph still needs one row
+            padded = padded.new_zeros((len(rows), 1, *padded.shape[2:]))
+        batch[name] = padded
+        batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
+    batch["emotion"] = torch.tensor([u.emotion for u in utterances])
+    batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
+    return batch
+
+
+def _augment_audio(rng: Rng, rows: Float) -> Float:
+    """Crop, gain of -25 to +10 dB, stationary noise, masked bands and times."""
+    n = len(rows)
+    length = int(n * rng.uniform(0.6, 1.0)) if n > 25 else n
+    start = int(rng.integers(n - length + 1))
+    rows = change_gain(rows[start : start + length], rng.uniform(-25.0, 10.0))
+    if rng.random() < 0.5:
+        # Noise power a given distance below the speech's, with a random slope over the bands.
+        snr_db, slope_db = rng.uniform(5.0, 30.0), rng.uniform(-15.0, 5.0)
+        bands = SPEC.n_mels
+        speech = np.exp(rows[:, :bands]).mean()
+        tilt_db = slope_db * np.linspace(0.0, 1.0, bands) - snr_db
+        noise = speech * 10.0 ** (tilt_db / 10.0) * rng.exponential(1.0, (length, bands)) ** 0.5
+        rows[:, :bands] = np.log(np.exp(rows[:, :bands]) + noise)
+    if rng.random() < 0.5:
+        band = int(rng.integers(SPEC.n_mels - 6))
+        rows[:, band : band + int(rng.integers(1, 7))] = rows[:, : SPEC.n_mels].mean()
+    return rows.astype(np.float32)
+
+
+def _talk(rng: Rng, rows: Float) -> None:
+    """Add the mouth of someone who speaks: syllables at 3 to 6 a second."""
+    t = np.arange(len(rows)) / SPEC.vision_rate_hz
+    syllables = np.abs(np.sin(np.pi * rng.uniform(3.0, 6.0) * t + rng.uniform(0.0, np.pi)))
+    opening = rng.uniform(0.0, 0.35) * syllables * rng.uniform(0.3, 1.0, len(rows))
+    for name, share in (("jawOpen", 1.0), ("mouthLowerDownLeft", 0.6), ("mouthLowerDownRight", 0.6),
+                        ("mouthUpperUpLeft", 0.3), ("mouthUpperUpRight", 0.3),
+                        ("mouthFunnel", 0.4), ("mouthPucker", 0.4)):  # fmt: skip
+        rows[:, _COLUMN[name]] += share * opening
+
+
+def _blink(rng: Rng, rows: Float) -> None:
+    """Close the eyes for one or two frames, every 2 to 6 s."""
+    at = rng.uniform(0.0, 4.0)
+    while (frame := int(at * SPEC.vision_rate_hz)) < len(rows):
+        closed = slice(frame, frame + int(rng.integers(1, 3)))
+        for name in ("eyeBlinkLeft", "eyeBlinkRight"):
+            rows[closed, _COLUMN[name]] = np.maximum(
+                rows[closed, _COLUMN[name]], rng.uniform(0.4, 0.9)
+            )
+        at += rng.uniform(2.0, 6.0)
+
+
+def _weak_sentiment(texts: Sequence[Text]) -> Float:
+    """(7,) sentiment of each emotion, in [-3, 3]; 0 where no training text has a polarity."""
+    ratings = [abs(t.rating) for t in texts if t.rating is not None and t.split == "train"]
+    scale = float(np.mean(ratings)) if ratings else 1.0
+    out = np.zeros(len(EMOTIONS), np.float32)
+    for emotion in range(len(EMOTIONS)):
+        polarity = [
+            t.polarity
+            for t in texts
+            if t.polarity is not None and t.split == "train" and t.emotion == emotion
+        ]
+        out[emotion] = scale * float(np.mean(polarity)) if polarity else 0.0
+    return out
+
+
+def _by_split_and_emotion(
+    items: Sequence[tuple[Recording, Float]],
+) -> dict[tuple[str, int], list[Float]]:
+    out: dict[tuple[str, int], list[Float]] = defaultdict(list)
+    for recording, rows in items:
+        out[recording.split, recording.emotion].append(rows)
+    return out
+
+
+def _without(utterance: Utterance, absent: Sequence[str]) -> Utterance:
+    keep = {m: 0 if m in absent else None for m in MODALITIES}
+    return Utterance(
+        input_ids=utterance.input_ids[: keep["text"]],
+        audio=utterance.audio[: keep["audio"]],
+        vision=utterance.vision[: keep["vision"]],
+        emotion=utterance.emotion,
+        sentiment=utterance.sentiment,
+    )
+
+
+def _expressive() -> list[int]:
+    return [k for k in range(len(EMOTIONS)) if k != _NEUTRAL]
+
+
+def _pick(rng: Rng, items: Sequence[Any]) -> Any:
+    return items[int(rng.integers(len(items)))]
