@@ -31,8 +31,8 @@ class ModelConfig:
     kernel_text: int = 1
     kernel_audio: int = 5
     kernel_vision: int = 5
-    stride_audio: int = 2  # 25 rows a second are more than prosody needs
-    stride_vision: int = 1
+    stride_audio: int = 3  # 25 rows a second are more than prosody needs
+    stride_vision: int = 2
     gd_hidden: int = 64
     dropout: float = 0.1
     dropout_head: float = 0.2
