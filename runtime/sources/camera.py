@@ -1,0 +1,78 @@
+"""Cameras and network video by OpenCV."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import SourceError
+from .base import FrameSampler, Packet, VideoFrame
+
+__all__ = ["CameraSource"]
+
+_TIMEOUT_MS = 5_000
+
+
+class CameraSource:
+    """A camera: an index (0 or "0"), a device path, or an RTSP or HTTP address.
+
+    Frames are stamped with `time.monotonic()` when they are grabbed, before they are decoded; those
+    that are not analysed are never decoded. Iterating blocks until the next frame, so a live
+    stream runs it in a thread of `MergedSource`. Raises SourceError when the camera cannot be
+    opened or stops delivering.
+    """
+
+    modalities = frozenset({"vision"})
+
+    def __init__(self, camera: int | str) -> None:
+        self._camera = int(camera) if str(camera).isdigit() else str(camera)
+        self._capture: Any = None
+        self._closed = False
+
+    def __enter__(self) -> "CameraSource":
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV loads FFmpeg
+        import cv2
+
+        cv2.setLogLevel(0)
+        if isinstance(self._camera, int):
+            self._capture = cv2.VideoCapture(self._camera)
+        else:
+            timeouts = [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                _TIMEOUT_MS,
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                _TIMEOUT_MS,
+            ]
+            self._capture = cv2.VideoCapture(self._camera, cv2.CAP_ANY, timeouts)
+        if not self._capture.isOpened():
+            raise SourceError(
+                f"camera {self._camera}: cannot be opened; see `ls /dev/video*` for indices, check "
+                "the address, or whether another program holds it"
+            )
+        self._closed = False
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closed = True
+        if self._capture is not None:
+            self._capture.release()
+
+    def packets(self) -> Iterator[Packet]:
+        """Frames at most at the analysed rate, until the camera is closed."""
+        import cv2
+
+        sampler = FrameSampler()
+        while not self._closed:
+            grabbed = self._capture.grab()
+            time_s = time.monotonic()
+            if not grabbed:
+                if self._closed:
+                    return
+                raise SourceError(f"camera {self._camera}: no more frames; check its connection")
+            if sampler.wants(time_s):
+                decoded, bgr = self._capture.retrieve()
+                if decoded:
+                    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                    yield VideoFrame(time_s=time_s, rgb=np.asarray(rgb, np.uint8))
