@@ -104,7 +104,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
                 "models": {"fp32": "model.fp32.onnx"},
                 "provenance": {
                     name: source.info[name]
-                    for name in ("config", "seed", "commit", "data", "metrics")
+                    for name in ("config", "seed", "commit", "weights_sha256", "data", "metrics")
                     if name in source.info
                 },
                 "exported_by_commit": commit(),

@@ -1,15 +1,35 @@
 """What export cost: torch against every ONNX model of a bundle, on the same held-out utterances."""
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from runtime.config import option
+import numpy as np
+from tqdm import tqdm
 
-__all__ = ["Options", "compare"]
+from runtime.bundle import Bundle
+from runtime.config import option, parse
+from runtime.engines.ort import OrtEngine
+from runtime.errors import BundleError, DmdLiveError
+from runtime.features.pack import INPUTS, OUTPUTS
+from train import checkpoint
+from train.data import corpora
+from train.data.compose import Composer, Utterance, collate
+from train.loop import SUBSETS, Batch, Predictions, evaluate, keep, predict
+from train.prepare import prepare
+from train.provenance import commit
+
+from . import bundle
+
+__all__ = ["Options", "Row", "compare"]
+
+_SHOWN = ("accuracy", "uar", "macro_f1", "mae")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare torch with the bundle's ONNX models: differences, metrics, per subset of modalities.
+    """Compare torch with the bundle's ONNX models: differences and metrics, for every subset.
 
     Each model runs as on the device: one utterance at a time, unpadded. The table is printed and
     written into bundle.json.
@@ -20,12 +40,15 @@ class Options:
     data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
     cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
     split: str = option("test", choices=("valid", "test"), help="which held-out utterances")
-    limit: int = option(0, help="compare only the first N utterances; 0: all")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: a model on a subset of modalities, against torch."""
+    """A model on a subset of modalities: its metrics, and how it differs from torch.
+
+    `change`: metric minus torch's. `max_difference` and `mean_difference` are over all outputs.
+    `same_emotion`: share of utterances with the same top class.
+    """
 
     subset: str
     model: str
@@ -33,4 +56,120 @@ class Row:
     change: dict[str, float]
     max_difference: float
     mean_difference: float
-    same_top_class: float
+    same_emotion: float
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m export.parity")
+    try:
+        run(options)
+    except DmdLiveError as error:
+        print(f"export.parity: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: Options) -> list[Row]:
+    """Compare, print the table, write it into `bundle.json`. Raises DmdLiveError."""
+    source = checkpoint.load(Path(options.checkpoint))
+    folder = Path(options.bundle)
+    info = bundle.read(folder)
+    if info.get("provenance", {}).get("weights_sha256") != source.info["weights_sha256"]:
+        raise BundleError(
+            f"{folder}: was not exported from {source.folder}; run python -m export.graph first"
+        )
+    composer = Composer(
+        corpora.texts(Path(options.data)),
+        prepare(Path(options.data), Path(options.cache)),
+        source.folder / "tokenizer.json",
+        source.config.data,
+        source.config.seed,
+    )
+    n = source.config.data.n_test if options.split == "test" else source.config.data.n_valid
+    sets = {subset: composer.held_out(options.split, n) for subset in SUBSETS}
+    engines = {
+        precision: OrtEngine(Bundle.load(folder, precision).model) for precision in info["models"]
+    }
+    rows = []
+    for subset, utterances in sets.items():
+        rows += compare(source, engines, utterances, subset)
+    rated = composer.rated(options.split, n)
+    rows += compare(source, engines, rated, ("text",), name="rated text")
+    bundle.update(
+        folder,
+        {
+            "parity": {
+                "split": options.split,
+                "n_utterances": n,
+                "n_rated": len(rated),
+                "commit": commit(),
+                "rows": [asdict(row) for row in rows],
+            }
+        },
+    )
+    print_table(rows)
+    return rows
+
+
+def compare(
+    source: checkpoint.Checkpoint,
+    engines: dict[str, OrtEngine],
+    utterances: Sequence[Utterance],
+    subset: tuple[str, ...],
+    *,
+    name: str | None = None,
+) -> list[Row]:
+    """Rows for torch and each engine on `utterances` with only the modalities of `subset`."""
+    name = name or "+".join(subset)
+    batches = [keep(collate([utterance]), subset) for utterance in utterances]
+    emotion = np.array([u.emotion for u in utterances])
+    sentiment = np.array([u.sentiment for u in utterances])
+    torch_predictions = predict(source.model, tqdm(batches, desc=f"{name}: torch", leave=False))
+    reference = evaluate(torch_predictions, emotion, sentiment)
+    rows = []
+    for model in ("torch", *engines):
+        found = (
+            torch_predictions
+            if model == "torch"
+            else _infer(engines[model], tqdm(batches, desc=f"{name}: {model}", leave=False))
+        )
+        metrics = evaluate(found, emotion, sentiment)
+        gaps = [np.abs(found[o] - torch_predictions[o]).ravel() for o in OUTPUTS]
+        same = found["emotion"].argmax(axis=1) == torch_predictions["emotion"].argmax(axis=1)
+        rows.append(
+            Row(
+                subset=name,
+                model=model,
+                metrics=metrics,
+                change={k: value - reference[k] for k, value in metrics.items()},
+                max_difference=float(max(gap.max() for gap in gaps)),
+                mean_difference=float(np.concatenate(gaps).mean()),
+                same_emotion=float(same.mean()),
+            )
+        )
+    return rows
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """The table for people; changes in points (hundredths), MAE in its own unit."""
+    head = "".join(f"{name:>18}" for name in _SHOWN)
+    print(f"{'modalities':<20}{'model':<7}{head}{'largest diff':>14}{'same class':>12}")
+    for row in rows:
+        cells = "".join(
+            f"{row.metrics[m]:9.4f} ({row.change[m]:+.4f})" if m in row.metrics else " " * 18
+            for m in _SHOWN
+        )
+        print(
+            f"{row.subset:<20}{row.model:<7}{cells}{row.max_difference:14.1e}"
+            f"{row.same_emotion:12.1%}"
+        )
+
+
+def _infer(engine: OrtEngine, batches: Sequence[Batch]) -> Predictions:
+    outputs = [engine.infer({name: batch[name].numpy() for name in INPUTS}) for batch in batches]
+    return {name: np.concatenate([out[name] for out in outputs]) for name in OUTPUTS}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """Checkpoints: a folder with `model.safetensors`, `tokenizer.json` and `checkpoint.json`."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,9 @@ def save(folder: Path, model: DMD, config: Config, tokenizer: Path, info: dict[s
             "seed": config.seed,
             "commit": commit(),
             "feature_spec_sha256": SPEC.sha256(),
+            "weights_sha256": hashlib.sha256(
+                (folder / "model.safetensors").read_bytes()
+            ).hexdigest(),
             "language_architecture": model.language.architecture(),
             **info,
         },

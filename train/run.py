@@ -90,9 +90,7 @@ def train(settings: Config, options: Options) -> None:
         freeze_words=settings.model.freeze_word_embeddings,
     )
     dmd = DMD(settings.model, language, len(corpora.EMOTIONS))
-    for m, (mean, std) in composer.statistics().items():
-        dmd.normalise[m].mean.copy_(torch.from_numpy(mean))
-        dmd.normalise[m].std.copy_(torch.from_numpy(std))
+    dmd.fit_normalisation(collate([composer.training(0, k) for k in range(400)]))
     model = TrainingDMD(dmd, settings).to(device)
     n_batches = settings.data.utterances_per_epoch // optim.batch_size
     adam, schedule = optimiser(model, optim, optim.epochs * n_batches)
@@ -146,9 +144,8 @@ def train(settings: Config, options: Options) -> None:
     )  # fmt: skip
     state.close()
     _print_table(metrics["test"])
-    print(
-        f"{out} written after {time.monotonic() - started:.0f} s (best epoch {state.best_epoch + 1})"
-    )
+    seconds = time.monotonic() - started
+    print(f"{out} written after {seconds:.0f} s (best epoch {state.best_epoch + 1})")
 
 
 @dataclass

@@ -86,7 +86,7 @@ class FeatureSpec:
     n_mels: int = 40
     mel_low_hz: float = 60.0
     mel_high_hz: float = 7_600.0
-    log_floor: float = 1e-5  # added to mel and frame energy before the natural logarithm
+    log_floor: float = 1e-7  # added to mel and frame energy before the natural logarithm
     f0_low_hz: float = 60.0
     f0_high_hz: float = 500.0
     voicing_threshold: float = 0.5  # normalised autocorrelation above which a frame has an F0

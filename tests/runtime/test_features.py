@@ -91,7 +91,8 @@ def test_absent_modality_is_an_all_zero_mask() -> None:
     batch = pack(rows(vision=np.zeros((0, SPEC.vision_dim), np.float32)))
     assert batch["vision"].shape == (1, 1, SPEC.vision_dim)
     assert not batch["vision_mask"].any()
-    assert batch["audio_mask"].all() and batch["text_mask"].all()
+    assert batch["audio_mask"].all()
+    assert batch["text_mask"].all()
 
 
 @pytest.mark.parametrize(

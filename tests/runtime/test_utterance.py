@@ -1,5 +1,7 @@
 """Voice activity -> utterances: nothing spoken is lost, nothing overlaps, nothing is too long."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -50,8 +52,9 @@ def test_long_speech_is_cut_without_loss_or_overlap(seed: int) -> None:
     probabilities = np.clip(rng.normal(0.9, 0.1, n), 0.4, 1.0)
     found = segments(probabilities.tolist())
     assert len(found) >= 5
-    assert found[0].start_s == 0.0 and found[-1].end_s == pytest.approx(n * CHUNK_S)
-    for before, after in zip(found, found[1:], strict=False):
+    assert found[0].start_s == 0.0
+    assert found[-1].end_s == pytest.approx(n * CHUNK_S)
+    for before, after in pairwise(found):
         assert after.start_s == pytest.approx(before.end_s)
     assert all(0 < s.end_s - s.start_s <= SPEC.max_utterance_s for s in found)
 
@@ -68,4 +71,5 @@ def test_words_are_split_at_the_longest_pause_of_the_middle() -> None:
     words = tuple(Word(text=f"w{k}", start_s=s, end_s=s + 0.9) for k, s in enumerate(starts))
     first, second, cut = split_words(Segment(0.0, 9.0), words)
     assert cut == 4
-    assert first == Segment(0.0, 4.45) and second == Segment(4.45, 9.0)
+    assert first == Segment(0.0, 4.45)
+    assert second == Segment(4.45, 9.0)

@@ -91,17 +91,6 @@ class Composer:
         self.sentiment_of = _weak_sentiment(texts)
         self._check()
 
-    def statistics(self) -> dict[str, tuple[Float, Float]]:
-        """Mean and deviation of the rows of one epoch's utterances, per modality and column."""
-        sample = [self.training(0, k) for k in range(400)]
-        out = {}
-        for m in ("audio", "vision"):
-            rows = np.concatenate([getattr(u, m) for u in sample])
-            if m == "vision":
-                rows = rows[rows[:, _FLAG] > 0]
-            out[m] = (rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-3))
-        return out
-
     def training(self, epoch: int, index: int) -> Utterance:
         """Utterance `index` of an epoch, augmented, perhaps without some modalities."""
         rng = np.random.default_rng((self._seed, epoch, index))
@@ -204,14 +193,8 @@ def moving_face(
     _talk(rng, rows)
     _blink(rng, rows)
     rows[:, :_BLENDSHAPES] = np.clip(rows[:, :_BLENDSHAPES], 0.0, 1.0)
-    centre = rng.normal(0.0, (0.2, 0.15, 0.1, 0.12, 0.12, 0.0)) + (
-        0,
-        0,
-        0,
-        0,
-        0,
-        rng.uniform(0.15, 0.6),
-    )
+    centre = rng.normal(0.0, (0.2, 0.15, 0.1, 0.12, 0.12, 0.0))
+    centre[-1] = rng.uniform(0.15, 0.6)
     sway = np.cumsum(rng.normal(0.0, (0.02, 0.02, 0.01, 0.003, 0.003, 0.003), (n_rows, 6)), axis=0)
     rows[:, _POSE] = centre + sway
     rows[:, _FLAG] = 1.0

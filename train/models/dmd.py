@@ -15,7 +15,7 @@ from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
 from .language import LanguageEncoder
-from .layers import AttentionPool, MaskedConv, Normalise, Transformer, head
+from .layers import AttentionPool, MaskedConv, NormaliseAudio, NormaliseVision, Transformer, head
 
 __all__ = ["DMD", "Features"]
 
@@ -54,8 +54,8 @@ class DMD(nn.Module):
         self.language = language
         self.normalise = nn.ModuleDict(
             {
-                "audio": Normalise(SPEC.audio_dim, flagged=False),
-                "vision": Normalise(SPEC.vision_dim, flagged=True),
+                "audio": NormaliseAudio(),
+                "vision": NormaliseVision(),
             }
         )
         self.project = nn.ModuleDict(
@@ -143,14 +143,24 @@ class DMD(nn.Module):
             features.weight,
         )
 
+    def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
+        """Set the statistics of raw rows from a batch of training utterances."""
+        for m in ("audio", "vision"):
+            valid = batch[f"{m}_mask"]
+            if m == "vision":
+                valid = valid & (batch[m][..., -1] > 0)
+            rows = self.normalise[m].prepare(batch[m], batch[f"{m}_mask"])[valid]
+            self.normalise[m].mean.copy_(rows.mean(dim=0))
+            self.normalise[m].std.copy_(rows.std(dim=0).clamp(min=1e-3))
+
     def _shallow(
         self, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """X~ and masks; an absent modality becomes one learned token."""
         rows: dict[str, Tensor] = {
             "text": self.language(batch["input_ids"], _first_on(batch["text_mask"])),
-            "audio": self.normalise["audio"](batch["audio"]),
-            "vision": self.normalise["vision"](batch["vision"]),
+            "audio": self.normalise["audio"](batch["audio"], batch["audio_mask"]),
+            "vision": self.normalise["vision"](batch["vision"], batch["vision_mask"]),
         }
         shallow, masks, present = {}, {}, []
         for m in MODALITIES:

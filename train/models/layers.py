@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from runtime.features.spec import SPEC
 
-__all__ = ["AttentionPool", "MaskedConv", "Normalise", "Transformer", "head", "masked_mean"]
+__all__ = [
+    "AttentionPool",
+    "MaskedConv",
+    "NormaliseAudio",
+    "NormaliseVision",
+    "Transformer",
+    "head",
+    "masked_mean",
+]
 
 # Positions for the longest text, audio or vision sequence of one utterance.
 _MAX_ROWS = math.ceil(
@@ -20,28 +28,56 @@ _MAX_ROWS = math.ceil(
 
 
 class Normalise(nn.Module):
-    """Standardises raw feature rows by statistics of the training set, clipped to +-5.
-
-    With `flagged`, the last column says whether the row is valid (a face was found): the others
-    are zeroed where it is 0, so that an empty row is the average row with its flag off.
-    """
+    """Standardises raw feature rows by statistics of the training set, clipped to +-5."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, dim: int, *, flagged: bool) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.flagged = flagged
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, T, dim) -> (B, T, dim)."""
-        scaled = ((rows - self.mean) / self.std).clamp(-5.0, 5.0)
-        if not self.flagged:
-            return scaled
+    def prepare(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """What is standardised; `rows` (B, T, dim), `mask` (B, T) bool."""
+        return rows
+
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, dim), (B, T) bool -> (B, T, dim)."""
+        return ((self.prepare(rows, mask) - self.mean) / self.std).clamp(-5.0, 5.0)
+
+
+class NormaliseAudio(Normalise):
+    """Takes the utterance's mean level out first: microphones and distances differ, and a factor
+    on the samples is a constant on the logarithms."""
+
+    gain: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(SPEC.audio_dim)
+        gain = torch.ones(SPEC.audio_dim)
+        gain[SPEC.n_mels : SPEC.n_mels + 2] = 0.0  # F0 and voicing have no level
+        self.register_buffer("gain", gain, persistent=False)
+
+    def prepare(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Log-mel and log-energy relative to the utterance's mean log-mel."""
+        valid = mask[..., None].to(rows.dtype)
+        level = (rows[..., : SPEC.n_mels].mean(dim=-1, keepdim=True) * valid).sum(
+            dim=1, keepdim=True
+        ) / valid.sum(dim=1, keepdim=True).clamp(min=1.0)
+        return rows - level * self.gain
+
+
+class NormaliseVision(Normalise):
+    """Rows without a face (last column 0) become the average row with its flag off."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC.vision_dim)
+
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 59), (B, T) bool -> (B, T, 59)."""
         flag = rows[..., -1:]
-        return torch.cat([scaled[..., :-1] * flag, flag], dim=-1)
+        return torch.cat([super().forward(rows, mask)[..., :-1] * flag, flag], dim=-1)
 
 
 class MaskedConv(nn.Module):
