@@ -1,0 +1,292 @@
+"""Sources on real media made here: time stamps, order, gaps, damage; cameras and microphones."""
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from runtime.errors import SourceError
+from runtime.features.spec import SPEC
+from runtime.sources.base import AudioChunk, FrameSampler, Packet, VideoFrame
+from runtime.sources.camera import CameraSource
+from runtime.sources.file import FileSource
+from runtime.sources.merged import MergedSource
+from runtime.sources.microphone import MicrophoneSource
+
+RATE = 44_100
+CODECS = {
+    "mp4": ("mpeg4", "aac"), "mkv": ("mpeg4", "flac"), "avi": ("mpeg4", "mp2"),
+    "wav": (None, "pcm_s16le"), "flac": (None, "flac"), "ogg": (None, "libopus"),
+}  # fmt: skip
+
+
+def tone(seconds: float, rate: int = RATE) -> np.ndarray:
+    """A 440 Hz tone whose first tenth of a second is silent and that is loud at its middle."""
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * 440 * t) * (t >= 0.1)).astype(np.float32)
+
+
+def make(
+    path: Path,
+    seconds: float = 2.0,
+    fps: int = 30,
+    *,
+    sound: bool = True,
+    pictures: bool = True,
+    gap_s: float = 0.0,
+) -> Path:
+    """A media file; `gap_s` is left out of the sound after its first second."""
+    video_codec, audio_codec = CODECS[path.suffix[1:]]
+    rate = 48_000 if audio_codec == "libopus" else RATE
+    options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
+        streams = []
+        if pictures and video_codec:
+            video = container.add_stream(video_codec, rate=fps)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            streams.append(video)
+        if sound:
+            audio = container.add_stream(audio_codec, rate=rate, layout="mono")
+            streams.append(audio)
+        if pictures and video_codec:
+            for k in range(int(seconds * fps)):
+                shade = np.full((48, 64, 3), 8 * (k % 30), np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
+        if sound:
+            samples = tone(seconds, rate)
+            for at in range(0, len(samples), 1_024):
+                piece = (samples[at : at + 1_024] * 32_767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
+                frame.sample_rate = rate
+                frame.pts = at + (round(gap_s * rate) if at >= rate else 0)
+                container.mux(audio.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return path
+
+
+def read(path: Path, **options: bool) -> tuple[list[AudioChunk], list[VideoFrame], list[Packet]]:
+    with FileSource(path, **options) as source:
+        packets = list(source.packets())
+    sound = [p for p in packets if isinstance(p, AudioChunk)]
+    return sound, [p for p in packets if isinstance(p, VideoFrame)], packets
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_video_file(tmp_path: Path, suffix: str) -> None:
+    sound, pictures, packets = read(make(tmp_path / f"clip.{suffix}"))
+    samples = np.concatenate([c.samples for c in sound])
+    assert len(samples) == pytest.approx(2 * SPEC.sample_rate_hz, abs=3_000)
+    assert samples.dtype == np.float32
+    assert np.flatnonzero(np.abs(samples) > 0.2)[0] == pytest.approx(1_600, abs=1_100)
+    assert len(pictures) == pytest.approx(2 * SPEC.vision_rate_hz, abs=1)
+    assert np.diff([p.time_s for p in pictures]) == pytest.approx(1 / SPEC.vision_rate_hz, abs=0.01)
+    heard_s = -1.0
+    for packet in packets:  # no picture comes after sound that ends later
+        if isinstance(packet, AudioChunk):
+            heard_s = packet.start_s + len(packet.samples) / SPEC.sample_rate_hz
+        else:
+            assert packet.time_s >= heard_s - 1e-6
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_sound_file_keeps_its_clock(tmp_path: Path, suffix: str) -> None:
+    sound, pictures, _ = read(make(tmp_path / f"clip.{suffix}"))
+    assert not pictures
+    expected = sound[0].start_s
+    for chunk in sound:
+        assert chunk.start_s == pytest.approx(expected, abs=1e-6)
+        expected += len(chunk.samples) / SPEC.sample_rate_hz
+
+
+def test_pictures_without_sound(tmp_path: Path) -> None:
+    with FileSource(make(tmp_path / "clip.mp4", sound=False)) as source:
+        assert source.modalities == {"vision"}
+
+
+def test_a_gap_in_the_sound_becomes_silence(tmp_path: Path) -> None:
+    sound, _, _ = read(make(tmp_path / "clip.mkv", gap_s=0.7, pictures=False))
+    samples = np.concatenate([c.samples for c in sound])
+    assert len(samples) == pytest.approx(2.7 * SPEC.sample_rate_hz, abs=2_000)
+    assert np.all(np.abs(samples[18_000:26_000]) < 0.01)
+    assert np.abs(samples[30_000:]).max() > 0.3
+
+
+def test_same_packets_again_and_in_real_time(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", seconds=1.0)
+    started = time.monotonic()
+    slow = read(path, realtime=True)[2]
+    assert time.monotonic() - started > 0.8
+    fast = read(path)[2]
+    assert len(slow) == len(fast)
+    for a, b in zip(slow, fast, strict=True):
+        assert type(a) is type(b)
+        if isinstance(a, AudioChunk) and isinstance(b, AudioChunk):
+            assert a.start_s == b.start_s
+            np.testing.assert_array_equal(a.samples, b.samples)
+        elif isinstance(a, VideoFrame) and isinstance(b, VideoFrame):
+            assert a.time_s == b.time_s
+            np.testing.assert_array_equal(a.rgb, b.rgb)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "wav", "flac"])
+def test_a_file_that_lost_its_end_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = make(tmp_path / f"clip.{suffix}", seconds=6.0)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(SourceError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"just text\n" * 50, "not a media file"),
+        (None, "no such file"),
+        (
+            b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80>\0\0\0}\0\0\x02\0\x10\0data\0\0\0\0",
+            "empty",
+        ),
+    ],
+)
+def test_what_is_no_media_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "clip.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        read(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="folder"):
+        read(tmp_path)
+
+
+def test_sampler_keeps_the_rate() -> None:
+    sampler = FrameSampler()
+    kept = [k / 60 for k in range(600) if sampler.wants(k / 60)]
+    assert len(kept) == 150
+
+
+@pytest.fixture
+def network_camera() -> Iterator[str]:
+    """The address of an MJPEG camera on loopback that delivers 20 frames a second, for 10 s."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for k in range(200):
+                _, jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), (0, 0, k % 250), np.uint8))
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                try:
+                    self.wfile.write(head.encode() + jpeg.tobytes() + b"\r\n")
+                except OSError:
+                    return
+                time.sleep(0.05)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/camera.mjpg"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_network_camera(network_camera: str) -> None:
+    with MergedSource(CameraSource(network_camera)) as source:
+        packets = source.packets()
+        started = time.monotonic()
+        frames = [next(packets) for _ in range(6)]
+    assert all(isinstance(f, VideoFrame) for f in frames)
+    times = [f.time_s for f in frames if isinstance(f, VideoFrame)]
+    assert times == sorted(times)
+    assert times[-1] >= started - 2.0
+    assert frames[0].rgb.shape == (48, 64, 3)  # type: ignore[union-attr]
+    assert not [t for t in threading.enumerate() if t.name.startswith("dmd-live")]
+
+
+class Script:
+    """A source that plays packets, then fails if told to."""
+
+    def __init__(self, *packets: Packet, error: Exception | None = None) -> None:
+        self.modalities = frozenset({"audio", "vision"})
+        self.script, self.error, self.open = packets, error, False
+
+    def __enter__(self) -> "Script":
+        self.open = True
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.open = False
+
+    def packets(self) -> Iterator[Packet]:
+        yield from self.script
+        if self.error:
+            raise self.error
+
+
+def chunk(start_s: float) -> AudioChunk:
+    return AudioChunk(start_s=start_s, samples=np.zeros(16_000, np.float32))
+
+
+def picture(time_s: float) -> VideoFrame:
+    return VideoFrame(time_s=time_s, rgb=np.zeros((2, 2, 3), np.uint8))
+
+
+def test_merged_keeps_sound_in_order_and_the_newest_picture() -> None:
+    source = MergedSource(
+        Script(*(chunk(float(k)) for k in range(60))), Script(*(picture(k / 10) for k in range(50)))
+    )
+    with source:
+        time.sleep(0.2)  # nobody listens: the buffer is full by now
+        packets = list(source.packets())
+    sound = [p.start_s for p in packets if isinstance(p, AudioChunk)]
+    pictures = [p.time_s for p in packets if isinstance(p, VideoFrame)]
+    assert sound == [float(k) for k in range(60 - len(sound), 60)]
+    assert 29 <= len(sound) <= 31
+    assert pictures == [4.9]
+    assert source.n_dropped == {"audio": 60 - len(sound), "vision": 49}
+
+
+def test_merged_tells_what_a_source_raised_after_what_it_gave() -> None:
+    source = MergedSource(Script(chunk(0.0), error=SourceError("unplugged")))
+    with source:
+        packets = source.packets()
+        assert isinstance(next(packets), AudioChunk)
+        with pytest.raises(SourceError, match="unplugged"):
+            next(packets)
+
+
+def test_merged_closes_what_it_opened_when_one_fails() -> None:
+    first = Script()
+    with pytest.raises(SourceError), MergedSource(first, CameraSource(99)):
+        pass
+    assert not first.open
+
+
+def test_camera_that_is_not_there() -> None:
+    with pytest.raises(SourceError, match="camera 99"), CameraSource("99"):
+        pass
+
+
+def test_microphone_that_is_not_there() -> None:
+    with pytest.raises(SourceError, match="microphone") as caught, MicrophoneSource("no such"):
+        pass
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,197 @@
+"""The model and its losses: shapes, masks, gradients, and what must not change anything."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from runtime.features.spec import MODALITIES, SPEC
+from train.config import Config, LossConfig, ModelConfig
+from train.loop import SUBSETS, keep
+from train.losses import TrainingDMD, margin_loss, orthogonality, task_loss
+from train.models.dmd import DMD
+from train.models.gd_unit import EDGES, GraphDistillation
+from train.models.language import LanguageEncoder
+
+N_EMOTIONS = 7
+SMALL = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, dropout=0.0))
+
+
+def small_language() -> LanguageEncoder:
+    return LanguageEncoder.from_config(
+        {
+            "model_type": "bert",
+            "vocab_size": 100,
+            "hidden_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 64,
+        }
+    )
+
+
+@pytest.fixture
+def model() -> TrainingDMD:
+    torch.manual_seed(0)
+    dmd = DMD(SMALL.model, small_language(), N_EMOTIONS)
+    dmd.fit_normalisation(batch(64))
+    return TrainingDMD(dmd, SMALL)
+
+
+def batch(
+    n: int = 6, lengths: tuple[int, int, int] = (9, 20, 14), seed: int = 0
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tt, ta, tv = lengths
+    out = {
+        "input_ids": torch.randint(1, 100, (n, tt), generator=generator),
+        "audio": torch.randn(n, ta, SPEC.audio_dim, generator=generator),
+        "vision": torch.rand(n, tv, SPEC.vision_dim, generator=generator),
+        "emotion": torch.arange(n) % N_EMOTIONS,
+        "sentiment": torch.linspace(-3, 3, n),
+    }
+    out["vision"][..., -1] = 1.0
+    for m, t in zip(MODALITIES, lengths, strict=True):
+        out[f"{m}_mask"] = torch.ones(n, t, dtype=torch.bool)
+    return out
+
+
+def test_every_loss_term_is_logged_finite_and_reaches_all_parameters(model: TrainingDMD) -> None:
+    losses = model(batch())
+    expected = {"task_fused", "task_common", "reconstruction", "cycle", "orthogonality", "margin",
+                "distil_homo", "distil_hetero", "edges_homo", "edges_hetero"}  # fmt: skip
+    expected |= {f"task_{space}_{m}" for space in ("homo", "hetero") for m in MODALITIES}
+    assert set(losses.terms) == expected
+    assert all(torch.isfinite(term) for term in losses.terms.values())
+    part = batch()
+    part["text_mask"][0] = part["audio_mask"][1] = part["vision_mask"][2] = False
+    model(part).total.backward()  # the missing tokens learn from this one
+    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [n for n in dead if not n.startswith("dmd.language.encoder.pooler")] == []
+
+
+def test_training_lowers_the_loss(model: TrainingDMD) -> None:
+    adam = torch.optim.Adam(model.parameters(), 3e-3)
+    data = batch(14)
+    first = float(model(data).total)
+    for _ in range(30):
+        adam.zero_grad()
+        loss = model(data).total
+        loss.backward()
+        adam.step()
+    assert float(loss) < 0.6 * first
+
+
+def test_padding_never_changes_a_prediction(model: TrainingDMD) -> None:
+    model.eval()
+    short = batch(2)
+    longer = {name: t.clone() for name, t in short.items()}
+    for m, name in (("text", "input_ids"), ("audio", "audio"), ("vision", "vision")):
+        extra = torch.full_like(short[name][:, :5], 7)
+        longer[name] = torch.cat([short[name], extra], dim=1)
+        longer[f"{m}_mask"] = torch.cat(
+            [short[f"{m}_mask"], torch.zeros(2, 5, dtype=torch.bool)], 1
+        )
+    with torch.no_grad():
+        for a, b in zip(model.dmd.predict(short), model.dmd.predict(longer), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_any_subset_gives_a_valid_prediction(model: TrainingDMD, subset: tuple[str, ...]) -> None:
+    model.eval()
+    with torch.no_grad():
+        sentiment, emotion, own, weight = model.dmd.predict(keep(batch(), subset))
+    assert sentiment.abs().max() <= 3.0
+    torch.testing.assert_close(emotion.sum(1), torch.ones(6))
+    torch.testing.assert_close(weight.sum(1), torch.ones(6))
+    for k, m in enumerate(MODALITIES):
+        assert bool(weight[:, k].any()) == (m in subset)
+        assert bool(own[:, k].any()) == (m in subset)
+
+
+def test_nothing_at_all_is_still_finite(model: TrainingDMD) -> None:
+    model.eval()
+    with torch.no_grad():
+        outputs = model.dmd.predict(keep(batch(), ()))
+    assert all(torch.isfinite(o).all() for o in outputs)
+    assert not outputs[3].any()
+
+
+def test_a_modality_s_own_prediction_depends_on_it_alone(model: TrainingDMD) -> None:
+    model.eval()
+    with torch.no_grad():
+        both = model.dmd.predict(keep(batch(), ("text", "audio")))[2]
+        alone = model.dmd.predict(keep(batch(), ("text",)))[2]
+    torch.testing.assert_close(both[:, 0], alone[:, 0])
+
+
+def test_the_microphone_s_gain_does_not_matter(model: TrainingDMD) -> None:
+    model.eval()
+    quiet, loud = batch(), batch()
+    gain = model.dmd.normalise["audio"].gain
+    loud["audio"] = quiet["audio"] + 4.0 * gain
+    with torch.no_grad():
+        for a, b in zip(model.dmd.predict(quiet), model.dmd.predict(loud), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_task_loss_counts_labelled_samples_only() -> None:
+    outputs = torch.zeros(3, 1 + N_EMOTIONS)
+    labels = {
+        "emotion": torch.tensor([-1, -1, -1]),
+        "sentiment": torch.tensor([torch.nan, 2.0, -1.0]),
+    }
+    config = LossConfig(sentiment=1.0)
+    everyone = torch.tensor([True, True, True])
+    assert task_loss(outputs, labels, everyone, config) == pytest.approx(1.5)
+    assert task_loss(outputs, labels, torch.tensor([True, True, False]), config) == pytest.approx(
+        2.0
+    )
+    assert task_loss(outputs, labels, torch.tensor([True, False, False]), config) == 0.0
+
+
+def test_orthogonality_is_least_at_right_angles() -> None:
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    x, y = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 2.0]]])
+    assert orthogonality(x, y, mask) == 0.0
+    assert orthogonality(x, x, mask) == orthogonality(x, -x, mask) == 1.0
+
+
+def test_margin_loss_equals_its_definition() -> None:
+    torch.manual_seed(1)
+    n, margin = 4, 0.2
+    homo, emotion = torch.randn(n, 3, 5), torch.tensor([0, 0, 1, -1])
+    present = torch.ones(n, 3, dtype=torch.bool)
+    present[1, 2] = False
+    items = [(m, int(emotion[b]), homo[b, m]) for b in range(n) for m in range(3)
+             if present[b, m] and emotion[b] >= 0]  # fmt: skip
+    cosine = torch.nn.functional.cosine_similarity
+    terms = [
+        max(0.0, margin - float(cosine(ci, cj, dim=0)) + float(cosine(ci, ck, dim=0)))
+        for mi, yi, ci in items
+        for mj, yj, cj in items
+        for mk, yk, ck in items
+        if mi != mj and mi == mk and yi == yj and yi != yk
+    ]
+    expected = sum(terms) / len(terms)
+    assert float(margin_loss(homo, emotion, present, margin)) == pytest.approx(expected, rel=1e-4)
+    assert margin_loss(homo, torch.full((n,), -1), present, margin) == 0.0
+
+
+def test_graph_distillation_teaches_along_edges_only() -> None:
+    torch.manual_seed(0)
+    unit = GraphDistillation(8, 16, 8, favoured=((0, 1), (0, 2)), temperature=8.0)
+    logits = torch.randn(5, 3, 8, requires_grad=True)
+    present = torch.tensor([[True, True, True]] * 4 + [[True, False, False]])
+    out = unit(logits, torch.randn(5, 3, 16), present)
+    torch.testing.assert_close(out.edges[:4].sum(1), torch.ones(4))
+    assert not out.edges[4].any()  # nobody to teach
+    assert out.loss > 0
+    gap = (logits[:, [j for _, j in EDGES]] - logits[:, [i for i, _ in EDGES]]).abs().mean(-1)
+    expected = ((out.edges + unit.prior) * gap)[:4].sum() / 5
+    torch.testing.assert_close(out.loss, expected)
+    # Only as a student does a modality move: with text favoured as teacher, text moves least.
+    out.loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[4].any()
