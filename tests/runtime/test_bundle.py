@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import bundle as writer
 from runtime.bundle import DEFAULT, Bundle, own_hash
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, FeatureError
@@ -90,13 +89,6 @@ def _seal(folder: Path, info: dict[str, object]) -> None:
     sha256 = own_hash(content.encode())[1]
     head, tail = content.rsplit('"bundle_sha256": "' + "0" * 64, 1)
     (folder / "bundle.json").write_text(head + f'"bundle_sha256": "{sha256}' + tail)
-
-
-def test_publishing_over_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(writer.UsageError):
-        writer.publish(DEFAULT, "int8", None, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def inputs(batch: int = 2, t: int = 5) -> dict[str, np.ndarray]:

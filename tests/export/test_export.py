@@ -1,0 +1,141 @@
+"""Checkpoint -> bundle -> int8, on a small untrained model: the very code that ships real ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import bundle as writer
+from export import graph, quantize
+from runtime.bundle import Bundle
+from runtime.engines.ort import OrtEngine
+from runtime.errors import BundleError, UsageError
+from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.features.spec import SPEC
+from train import checkpoint
+from train.config import Config, ModelConfig
+from train.data.corpora import EMOTIONS
+from train.models.dmd import DMD
+from train.models.language import LanguageEncoder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
+    """A checkpoint folder of a small model with random weights."""
+    torch.manual_seed(0)
+    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8))
+    language = LanguageEncoder.from_config(
+        {
+            "model_type": "bert",
+            "vocab_size": 30_522,
+            "hidden_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
+    )
+    dmd = DMD(settings.model, language, len(EMOTIONS))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    checkpoint.save(folder, dmd, settings, tokenizer_json, {"emotions": list(EMOTIONS)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle, with fp32 and int8."""
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    graph.write_bundle(checkpoint.load(saved), folder)
+    quantize.quantize(folder)
+    return folder
+
+
+def inputs(batch: int, tt: int, ta: int, tv: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random utterances of differing lengths; the last lacks a modality."""
+    rng = np.random.default_rng(seed)
+    out: dict[str, np.ndarray] = {
+        "input_ids": rng.integers(0, 30_000, (batch, tt)),
+        "audio": rng.normal(-6, 2, (batch, ta, SPEC.audio_dim)).astype(np.float32),
+        "vision": rng.random((batch, tv, SPEC.vision_dim), np.float32),
+    }
+    for m, n in (("text", tt), ("audio", ta), ("vision", tv)):
+        lengths = rng.integers(1, n + 1, batch)
+        lengths[-1] *= m != "audio"
+        out[f"{m}_mask"] = np.arange(n) < lengths[:, None]
+    return out
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 9, 40, 31), (1, 64, 375, 225), (4, 2, 1, 17)])
+def test_fp32_graph_equals_torch(saved: Path, exported: Path, shape: tuple[int, ...]) -> None:
+    model = checkpoint.load(saved).model
+    batch = inputs(*shape)
+    with torch.no_grad():
+        expected = model.predict({n: torch.from_numpy(a) for n, a in batch.items()})
+    found = OrtEngine(Bundle.load(exported, "fp32").model).infer(batch)
+    for name, value in zip(OUTPUTS, expected, strict=True):
+        np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4, err_msg=name)
+
+
+def test_graph_has_the_contract_and_nothing_of_training(exported: Path) -> None:
+    loaded = onnx.load(exported / "model.fp32.onnx")
+    assert [i.name for i in loaded.graph.input] == list(INPUTS)
+    assert [o.name for o in loaded.graph.output] == list(OUTPUTS)
+    assert {o.version for o in loaded.opset_import if o.domain == ""} == {graph.OPSET}
+    weights = " ".join(i.name for i in loaded.graph.initializer)
+    for part in ("decode", "common_head", "hetero_heads", "homo_gd", "hetero_gd"):
+        assert part not in weights
+    axes = {d.dim_param for i in loaded.graph.input for d in i.type.tensor_type.shape.dim}
+    assert len(axes - {""}) == 4  # B and three times
+
+
+def test_int8_is_smaller_and_close(exported: Path) -> None:
+    sizes = {p: (exported / f"model.{p}.onnx").stat().st_size for p in ("fp32", "int8")}
+    assert sizes["int8"] < 0.4 * sizes["fp32"]
+    batch = inputs(1, 9, 40, 31)
+    fp32, int8 = (OrtEngine(Bundle.load(exported, p).model).infer(batch) for p in sizes)
+    assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
+
+
+def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("# Card\n")
+    writer.publish(exported, "int8", card, tmp_path / "out")
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
+        "MODEL_CARD.md", "bundle.json", "model.int8.onnx", "tokenizer.json"
+    ]  # fmt: skip
+    assert Bundle.load(tmp_path / "out").precision == "int8"
+    writer.publish(exported, "fp32", None, tmp_path / "out")  # replaces a bundle
+    assert Bundle.load(tmp_path / "out").precision == "fp32"
+
+
+def test_publishing_over_something_else_is_refused(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError):
+        writer.publish(exported, "int8", None, tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "model.safetensors"])
+def test_a_damaged_checkpoint_is_one_line(saved: Path, tmp_path: Path, name: str) -> None:
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError) as caught:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / name).unlink()
+    with pytest.raises(BundleError, match=r"train\.run"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_checkpoint_of_another_feature_spec_is_refused(saved: Path, tmp_path: Path) -> None:
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    info = json.loads((tmp_path / "checkpoint.json").read_text())
+    info["feature_spec_sha256"] = "0" * 64
+    (tmp_path / "checkpoint.json").write_text(json.dumps(info))
+    with pytest.raises(BundleError, match="feature spec"):
+        checkpoint.load(tmp_path)

@@ -1,0 +1,236 @@
+"""Corpora in their own layouts, small ones made here; composition is a function of its seed."""
+
+import os
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from runtime.features.audio import audio_rows
+from runtime.features.spec import MODALITIES, SPEC
+from train.config import DataConfig
+from train.data import corpora
+from train.data.compose import Composer, change_gain, collate, moving_face
+from train.data.corpora import EMOTIONS, DataError
+from train.prepare import Features, decode_audio, prepare
+
+
+def write_flac(path: Path, samples: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac", rate=16_000, layout="mono")
+        piece = (samples * 32_767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with one or two items of everything."""
+    root = tmp_path / "data"
+    ekman = root / "goemotions" / "ekman"
+    ekman.mkdir(parents=True)
+    (ekman / "labels.txt").write_text("anger\ndisgust\nfear\njoy\nsadness\nsurprise\nneutral\n")
+    for name in ("train", "dev", "test"):
+        (ekman / f"{name}.tsv").write_text("I love it\t3\ta\nMixed\t0,3\tb\nFine.\t6\tc\n")
+    (root / "meld").mkdir()
+    (root / "meld" / "train_sent_emo.csv").write_text(
+        'Sr No.,Utterance,Speaker,Emotion,Sentiment\n1,"Oh, no!",A,sadness,negative\n'
+        "2,Great,B,joy,positive\n3,So,B,joy,neutral\n"
+    )
+    (root / "vader").mkdir()
+    (root / "vader" / "movieReviewSnippets_GroundTruth.txt").write_text("1\t2.0\tgood\n2\t-4\tbad\n")
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    for name in ("emodb/03a01Fa", "emodb/16a01Wa", "emodb/03a01Lb", "ravdess/03-01-08-01-01-01-11"):
+        write_flac(root / f"{name}.flac", noise)
+    for name in ("happy/S010_1", "happy/S011_1", "contempt/S012_1"):
+        path = root / "ckplus48" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((48, 48), 128, np.uint8))
+    return root
+
+
+def test_corpora_are_read_in_their_layouts(data: Path) -> None:
+    texts = corpora.texts(data)
+    happy = EMOTIONS.index("happiness")
+    goemotions = [t for t in texts if t.corpus == "goemotions"]
+    assert len(goemotions) == 6  # the two-label row is left out
+    assert {t.split for t in goemotions} == {"train", "valid", "test"}
+    assert [t.polarity for t in texts if t.corpus == "meld"] == [-1.0, 1.0, 0.0]
+    assert [t.rating for t in texts if t.rating is not None] == [1.5, -3.0]
+    voices = {r.path.stem: (EMOTIONS[r.emotion], r.split) for r in corpora.voices(data)}
+    assert voices == {
+        "03a01Fa": ("happiness", "train"),
+        "16a01Wa": ("anger", "test"),
+        "03-01-08-01-01-01-11": ("surprise", "test"),
+    }
+    assert {r.emotion for r in corpora.faces(data)} == {happy}
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "message"),
+    [
+        ("goemotions/ekman/train.tsv", "no tabs here\n", "train.tsv:4"),
+        ("goemotions/ekman/dev.tsv", "text\t99\tid\n", "dev.tsv:4"),
+        ("vader/movieReviewSnippets_GroundTruth.txt", "3\tmuch\tx\n", "GroundTruth.txt:3"),
+        ("vader/movieReviewSnippets_GroundTruth.txt", "3\t9\tx\n", "outside"),
+        ("meld/train_sent_emo.csv", "4,Hm,A,boredom,neutral\n", "row 5"),
+    ],
+)
+def test_malformed_rows_are_named(data: Path, path: str, line: str, message: str) -> None:
+    with (data / path).open("a") as file:
+        file.write(line)
+    with pytest.raises(DataError, match=message):
+        corpora.texts(data)
+
+
+def test_an_empty_folder_says_what_it_may_hold(tmp_path: Path) -> None:
+    for read in (corpora.texts, corpora.voices, corpora.faces):
+        with pytest.raises(DataError, match="it may hold"):
+            read(tmp_path)
+
+
+def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
+    first = prepare(data, tmp_path / "cache")
+    assert first.n_faceless == 2  # grey squares
+    assert [rows.shape for _, rows in first.voices] == [(24, SPEC.audio_dim)] * 3
+    (cache,) = (tmp_path / "cache").iterdir()
+    written = cache.stat().st_mtime_ns
+    again = prepare(data, tmp_path / "cache")
+    assert cache.stat().st_mtime_ns == written
+    np.testing.assert_array_equal(first.voices[1][1], again.voices[1][1])
+    cache.write_bytes(cache.read_bytes()[:100])  # cut short: made anew, not trusted
+    repaired = prepare(data, tmp_path / "cache")
+    np.testing.assert_array_equal(first.voices[1][1], repaired.voices[1][1])
+
+
+def test_an_unreadable_recording_is_named(data: Path, tmp_path: Path) -> None:
+    (data / "emodb" / "08a01Fa.flac").write_bytes(b"not flac")
+    with pytest.raises(DataError, match=r"08a01Fa\.flac"):
+        prepare(data, tmp_path / "cache")
+
+
+def test_training_hears_what_the_device_hears(data: Path) -> None:
+    path = data / "emodb" / "03a01Fa.flac"
+    samples = decode_audio(path)
+    assert samples.shape == (16_000,)
+    assert np.abs(samples).max() <= 1.0
+
+
+def test_gain_on_rows_is_gain_on_samples() -> None:
+    samples = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
+    louder = audio_rows(samples * 10 ** (7.0 / 20))
+    changed = change_gain(audio_rows(samples), 7.0)
+    np.testing.assert_allclose(changed, louder, atol=1e-3)
+
+
+def test_a_still_becomes_a_moving_face() -> None:
+    rng = np.random.default_rng(0)
+    resting, peak = np.zeros(SPEC.vision_dim, np.float32), np.zeros(SPEC.vision_dim, np.float32)
+    smile = SPEC.blendshapes.index("mouthSmileLeft")
+    peak[smile] = 0.9
+    rows = moving_face(rng, resting, peak, 1.0, 60, drop=True)
+    assert rows.shape == (60, SPEC.vision_dim)
+    shown = rows[rows[:, -1] > 0]
+    assert shown[:, smile].max() > 0.6
+    assert rows[:, : len(SPEC.blendshapes)].min() >= 0.0
+    assert rows[:, : len(SPEC.blendshapes)].max() <= 1.0
+    assert not rows[rows[:, -1] == 0].any()
+    assert len(moving_face(rng, resting, peak, 1.0, 9_999, drop=False)) == 225
+
+
+@pytest.fixture
+def composer(tokenizer_json: Path) -> Composer:
+    """Composes from small made-up corpora that hold every emotion in every split."""
+    rng = np.random.default_rng(0)
+    texts, voices, faces = [], [], []
+    for split in corpora.SPLITS:
+        for emotion, name in enumerate(EMOTIONS):
+            texts += [
+                corpora.Text(
+                    text=f"sentence {k} of {name} in {split}",
+                    emotion=emotion,
+                    rating=None,
+                    polarity=1.0 if name == "happiness" else -0.5,
+                    split=split,
+                    corpus="made",
+                )
+                for k in range(4)
+            ]
+            recording = corpora.Recording(
+                path=Path(name), emotion=emotion, person=split, split=split, corpus="made"
+            )
+            voices.append((recording, rng.normal(-5, 1, (40, SPEC.audio_dim)).astype(np.float32)))
+            faces.append((recording, rng.random(SPEC.vision_dim, np.float32)))
+        texts.append(
+            corpora.Text(
+                text=f"rated in {split}",
+                emotion=-1,
+                rating=-2.0,
+                polarity=None,
+                split=split,
+                corpus="made",
+            )
+        )
+    long = corpora.Text(
+        text="far " * 100, emotion=0, rating=None, polarity=None, split="train", corpus="made"
+    )
+    features = Features(voices, faces, 0)
+    return Composer([*texts, long], features, tokenizer_json, DataConfig(), seed=5)
+
+
+def test_composition_is_a_function_of_seed_epoch_and_index(composer: Composer) -> None:
+    for index in range(20):
+        a, b = composer.training(1, index), composer.training(1, index)
+        for name in ("input_ids", "audio", "vision"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    firsts = [composer.training(epoch, 3) for epoch in range(8)]
+    assert len({(u.input_ids.tobytes(), u.audio.tobytes()) for u in firsts}) > 4
+
+
+def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
+    drawn = [composer.training(0, k) for k in range(400)]
+    subsets = {(len(u.input_ids) > 0, len(u.audio) > 0, len(u.vision) > 0) for u in drawn}
+    assert len(subsets) == 7
+    rated = [u for u in drawn if u.emotion < 0]
+    assert {u.sentiment for u in rated} == {-2.0}
+    assert 0.1 < len(rated) / 400 < 0.3
+    assert composer.n_too_long == 1
+    # mean |rating| 2, polarity 1 and -0.5
+    assert composer.sentiment_of[EMOTIONS.index("happiness")] == pytest.approx(2.0)
+    assert composer.sentiment_of[EMOTIONS.index("fear")] == pytest.approx(-1.0)
+
+
+def test_held_out_set_is_fixed_balanced_and_complete(composer: Composer) -> None:
+    first, again = composer.held_out("test", 21), composer.held_out("test", 21)
+    assert [u.emotion for u in first] == [e for e in range(7) for _ in range(3)]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.vision, b.vision)
+    assert all(len(u.input_ids) and len(u.audio) and len(u.vision) for u in first)
+    assert len({u.input_ids.tobytes() for u in first}) == 21
+
+
+def test_batches_follow_the_contract(composer: Composer) -> None:
+    batch = collate([composer.training(0, k) for k in range(16)])
+    assert batch["audio"].shape[2] == SPEC.audio_dim
+    for m in MODALITIES:
+        mask = batch[f"{m}_mask"]
+        assert not (~mask[:, :-1] & mask[:, 1:]).any()  # valid rows come first
+    text_only = collate(composer.rated("test", 5))
+    assert text_only["audio"].shape[1:] == (1, SPEC.audio_dim)
+    assert not text_only["audio_mask"].any()
+
+
+@pytest.mark.skipif("DMD_LIVE_DATA" not in os.environ, reason="DMD_LIVE_DATA names no data folder")
+def test_nobody_is_in_two_splits() -> None:
+    data = Path(os.environ["DMD_LIVE_DATA"])
+    for recordings in (corpora.voices(data), corpora.faces(data)):
+        splits: dict[tuple[str, str], set[str]] = {}
+        for r in recordings:
+            splits.setdefault((r.corpus, r.person), set()).add(r.split)
+        assert all(len(s) == 1 for s in splits.values())
+        assert {s for found in splits.values() for s in found} == set(corpora.SPLITS)
