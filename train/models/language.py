@@ -18,6 +18,8 @@ class LanguageEncoder(nn.Module):
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
+        if hasattr(encoder, "pooler"):
+            encoder.pooler = None  # summarises [CLS]; the model pools by itself
         self.encoder = encoder
         self.dim = int(encoder.config.hidden_size)
 
@@ -60,7 +62,6 @@ def load_pretrained(name: str, n_layers: int, *, freeze_words: bool) -> Language
     try:
         encoder = AutoModel.from_pretrained(
             folder,
-            add_pooling_layer=False,
             attn_implementation="eager",
             dtype=torch.float32,
             local_files_only=Path(folder).is_dir() or os.environ.get("HF_HUB_OFFLINE") == "1",
@@ -77,7 +78,8 @@ def load_pretrained(name: str, n_layers: int, *, freeze_words: bool) -> Language
         if n_layers > encoder.config.num_hidden_layers:
             has = encoder.config.num_hidden_layers
             raise ModelError(f"language encoder {name!r} has {has} layers, {n_layers} asked for")
-        encoder.encoder.layer = encoder.encoder.layer[:n_layers]
+        stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
+        stack.layer = stack.layer[:n_layers]
         encoder.config.num_hidden_layers = n_layers
     if freeze_words:
         encoder.get_input_embeddings().weight.requires_grad_(False)
