@@ -24,15 +24,21 @@ from runtime.errors import DmdLiveError
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
+from runtime.utterance import SegmenterConfig
 
-from .data.corpora import DataError, Recording, faces, voices
+from .data.corpora import DataError, Recording, faces, missing, voices
 
-__all__ = ["Features", "decode_audio", "prepare"]
+__all__ = ["Features", "decode_audio", "prepare", "spoken"]
 
 Float = NDArray[np.float32]
 
 # CK+ pictures are tight 48x48 crops; the face detector wants surroundings.
 _FACE_SIZE, _FACE_MARGIN = 256, 96
+# Frames this far below the loudest one are silence. On the training speakers the cut serves as
+# well as the device's own voice activity detector, at a hundredth of its time.
+_SILENCE_DB = 30.0
+# Part of the cache's key: raise it when this file makes other rows from the same recordings.
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,8 @@ class Features:
 def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m train.prepare")
+    for line in missing(Path(options.data)):
+        print(f"train.prepare: warning: {line}", file=sys.stderr)
     try:
         found = prepare(Path(options.data), Path(options.out))
     except DmdLiveError as error:
@@ -78,14 +86,14 @@ def prepare(data: Path, cache_folder: Path) -> Features:
     """
     clips, pictures = voices(data), faces(data)
     stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in (*clips, *pictures)]
-    key = hashlib.sha256(json.dumps([SPEC.sha256(), stats]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_VERSION, SPEC.sha256(), stats]).encode()).hexdigest()[:16]
     path = cache_folder / f"{key}.safetensors"
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError):
         arrays = _extract(clips, pictures)
         cache_folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file(arrays, partial)
         os.replace(partial, path)
     ends = np.cumsum(arrays["audio_lengths"])
@@ -119,6 +127,18 @@ def decode_audio(path: Path) -> Float:
     return np.concatenate([np.zeros(0, np.float32), *frames])
 
 
+def spoken(samples: Float) -> Float:
+    """(n,) samples in [-1, 1] without the silence before and after speech, but for the device's
+    padding. Acted clips have a second of it, which an utterance cut by the device never has."""
+    frames = samples[: len(samples) // SPEC.hop * SPEC.hop].reshape(-1, SPEC.hop)
+    power = frames.var(axis=1)
+    if not power.any():
+        return samples
+    loud = np.flatnonzero(power > power.max() * 10.0 ** (-_SILENCE_DB / 10.0))
+    pad = round(SegmenterConfig().pad_s * SPEC.sample_rate_hz)
+    return samples[max(0, loud[0] * SPEC.hop - pad) : (loud[-1] + 1) * SPEC.hop + pad]
+
+
 def _extract(clips: Sequence[Recording], pictures: Sequence[Recording]) -> dict[str, NDArray[Any]]:
     audio = _parallel(_audio, [r.path for r in clips], "audio rows")
     vision = _parallel(_vision, [r.path for r in pictures], "vision rows")
@@ -137,7 +157,10 @@ def _parallel(work: Callable[[Path], Float], paths: Sequence[Path], name: str) -
 
 
 def _audio(path: Path) -> Float:
-    return audio_rows(decode_audio(path))
+    rows = audio_rows(spoken(decode_audio(path)))
+    if not len(rows):
+        raise DataError(f"{path}: shorter than one window of {SPEC.window} samples; remove it")
+    return rows
 
 
 def _vision(path: Path) -> Float:
@@ -147,7 +170,8 @@ def _vision(path: Path) -> Float:
     if picture is None:
         raise DataError(f"{path}: not a picture; replace or remove it")
     picture = cv2.resize(picture, (_FACE_SIZE, _FACE_SIZE), interpolation=cv2.INTER_CUBIC)
-    picture = cv2.copyMakeBorder(picture, *[_FACE_MARGIN] * 4, cv2.BORDER_REPLICATE)
+    margin = _FACE_MARGIN
+    picture = cv2.copyMakeBorder(picture, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     return _networks().row(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
 
 

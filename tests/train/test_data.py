@@ -43,7 +43,9 @@ def data(tmp_path: Path) -> Path:
         "2,Great,B,joy,positive\n3,So,B,joy,neutral\n"
     )
     (root / "vader").mkdir()
-    (root / "vader" / "movieReviewSnippets_GroundTruth.txt").write_text("1\t2.0\tgood\n2\t-4\tbad\n")
+    (root / "vader" / "movieReviewSnippets_GroundTruth.txt").write_text(
+        "1\t2.0\tgood\n2\t-4\tbad\n"
+    )
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
     for name in ("emodb/03a01Fa", "emodb/16a01Wa", "emodb/03a01Lb", "ravdess/03-01-08-01-01-01-11"):
         write_flac(root / f"{name}.flac", noise)

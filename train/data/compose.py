@@ -73,10 +73,15 @@ class Composer:
         self._rated: dict[str, list[_Sentence]] = defaultdict(list)
         self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
         self.n_too_long = 0
+        self.n_wordless = 0
+        n_special = len(tokenizer.ids(""))
         for text in texts:
             ids = tokenizer.ids(text.text)
             if len(ids) > SPEC.max_pieces:
                 self.n_too_long += 1  # left out: features are never truncated
+                continue
+            if len(ids) == n_special:
+                self.n_wordless += 1  # "?!": on the device, text is absent then
                 continue
             sentence = _Sentence(ids, text.emotion, text.rating)
             if text.rating is not None:
@@ -110,12 +115,17 @@ class Composer:
     def held_out(self, split: str, n: int) -> list[Utterance]:
         """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
         no text twice, nothing augmented."""
-        out = []
+        out: list[Utterance] = []
+        used: set[bytes] = set()
         for emotion in range(len(EMOTIONS)):
             rng = np.random.default_rng((0, emotion))
             sentences = self._told[split, emotion]
-            order = rng.permutation(len(sentences))[: n // len(EMOTIONS)]
-            out += [self._compose(rng, split, sentences[k], augment=False) for k in order]
+            order = rng.permutation(len(sentences))
+            unused = {sentences[k].ids.tobytes(): sentences[k] for k in order}
+            unused = {ids: sentence for ids, sentence in unused.items() if ids not in used}
+            chosen = list(unused.values())[: n // len(EMOTIONS)]
+            used |= {sentence.ids.tobytes() for sentence in chosen}
+            out += [self._compose(rng, split, sentence, augment=False) for sentence in chosen]
         return out
 
     def rated(self, split: str, n: int) -> list[Utterance]:
@@ -163,11 +173,27 @@ class Composer:
 
 def change_gain(rows: Float, gain_db: float) -> Float:
     """Audio rows (T, 43) as if the samples had been amplified by `gain_db`."""
-    out = rows.copy()
-    power = np.r_[0 : SPEC.n_mels, SPEC.audio_dim - 1]  # log-mel and log-energy
-    raw = np.maximum(np.exp(rows[:, power]) - SPEC.log_floor, 0.0)
-    out[:, power] = np.log(raw * 10.0 ** (gain_db / 10.0) + SPEC.log_floor)
-    return out
+    return _scale_and_add(rows, 10.0 ** (gain_db / 10.0), np.float32(0.0))
+
+
+def _scale_and_add(rows: Float, factor: float, noise: NDArray[np.floating[Any]]) -> Float:
+    """Rows (T, 43) as if power had been multiplied by `factor` and then noise of the given power
+    per mel band, (T, n_mels) or 0, been added.
+
+    Voicing is a correlation over the energy plus the floor: it falls where either noise or the
+    floor weighs more, and F0 is 0 where it falls below the threshold. A tapered frame's power sums
+    to window * mean(hanning ** 2) / 2 times its energy over the bands, which overlap to 1.
+    """
+    taper, floor = float(np.mean(np.hanning(SPEC.window) ** 2)), SPEC.log_floor
+    raw_mel = np.maximum(np.exp(rows[:, : SPEC.n_mels]) - floor, 0.0) * factor
+    own = np.maximum(np.exp(rows[:, -1]) - floor, 0.0)
+    added = np.broadcast_to(noise, raw_mel.shape).sum(axis=1) / (SPEC.window * taper / 2)
+    energy = own * factor + added
+    kept = factor * (taper * own + floor) / (taper * energy + floor)
+    voicing = np.clip(rows[:, SPEC.n_mels + 1] * np.where(own > 0.0, kept, 1.0), 0.0, 1.0)
+    log_f0 = np.where(voicing >= SPEC.voicing_threshold, rows[:, SPEC.n_mels], 0.0)
+    log_mel, log_energy = np.log(raw_mel + noise + floor), np.log(energy + floor)
+    return np.column_stack([log_mel, log_f0, voicing, log_energy]).astype(np.float32)
 
 
 def moving_face(
@@ -222,7 +248,7 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
 
 
 def _augment_audio(rng: Rng, rows: Float) -> Float:
-    """Crop, gain of -25 to +10 dB, stationary noise, masked bands and times."""
+    """Crop, gain of -25 to +10 dB, stationary noise, masked bands."""
     n = len(rows)
     length = int(n * rng.uniform(0.6, 1.0)) if n > 25 else n
     start = int(rng.integers(n - length + 1))
@@ -234,7 +260,7 @@ def _augment_audio(rng: Rng, rows: Float) -> Float:
         speech = np.exp(rows[:, :bands]).mean()
         tilt_db = slope_db * np.linspace(0.0, 1.0, bands) - snr_db
         noise = speech * 10.0 ** (tilt_db / 10.0) * rng.exponential(1.0, (length, bands)) ** 0.5
-        rows[:, :bands] = np.log(np.exp(rows[:, :bands]) + noise)
+        rows = _scale_and_add(rows, 1.0, noise)
     if rng.random() < 0.5:
         band = int(rng.integers(SPEC.n_mels - 6))
         rows[:, band : band + int(rng.integers(1, 7))] = rows[:, : SPEC.n_mels].mean()
