@@ -2,6 +2,7 @@
 
 import os
 
-# OpenMP's threads spin while they wait: with one other busy process on a small machine, a training
-# step takes ten times as long. Must be set before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP's threads spin while they wait, by default for so long that one other busy process makes
+# a training step several times slower. Measured on two cores: 1000 turns cost 8 % when alone, and
+# save 40 % beside a busy process. Must be set before torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
