@@ -17,7 +17,7 @@ from runtime.features.spec import SPEC
 from .config import Config, from_dict
 from .models.dmd import DMD
 from .models.language import LanguageEncoder
-from .provenance import commit, write_json
+from .provenance import write_json
 
 __all__ = ["Checkpoint", "load", "save"]
 
@@ -46,7 +46,6 @@ def save(folder: Path, model: DMD, config: Config, tokenizer: Path, info: dict[s
         {
             "config": asdict(config),
             "seed": config.seed,
-            "commit": commit(),
             "feature_spec_sha256": SPEC.sha256(),
             "weights_sha256": hashlib.sha256(
                 (folder / "model.safetensors").read_bytes()

@@ -33,6 +33,7 @@ from .metrics import fit_temperature
 from .models.dmd import DMD
 from .models.language import load_pretrained, locate
 from .prepare import prepare
+from .provenance import commit
 
 __all__ = ["Options", "main", "train"]
 
@@ -120,27 +121,25 @@ def train(settings: Config, options: Options) -> None:
     rated = composer.rated("test", settings.data.n_test)
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
     metrics["test"]["rated text"] = _score(dmd, rated)
-    checkpoint.save(
-        out,
-        dmd,
-        settings,
-        tokenizer,
-        {
-            "emotions": list(corpora.EMOTIONS),
-            "metrics": metrics,
-            "best_epoch": state.best_epoch + 1,
-            "history": state.history,
-            "data": {
-                "corpora": sorted({x.corpus for x in [*texts, *(r for r, _ in features.voices)]}
-                | {r.corpus for r, _ in features.faces}),
-                "weak_sentiment": composer.sentiment_of.tolist(),
-                "n_texts_too_long": composer.n_too_long,
-                "n_pictures_without_face": features.n_faceless,
-            },
-            "n_parameters": sum(p.numel() for p in dmd.parameters()),
-            "seconds": round(time.monotonic() - started, 1),
-        },
-    )  # fmt: skip
+    recordings = [recording for recording, _ in (*features.voices, *features.faces)]
+    about_data = {
+        "corpora": sorted({t.corpus for t in texts} | {r.corpus for r in recordings}),
+        "weak_sentiment": composer.sentiment_of.tolist(),
+        "n_texts_too_long": composer.n_too_long,
+        "n_texts_without_words": composer.n_wordless,
+        "n_pictures_without_face": features.n_faceless,
+    }
+    info = {
+        "emotions": list(corpora.EMOTIONS),
+        "commit": state.commit,
+        "metrics": metrics,
+        "best_epoch": state.best_epoch + 1,
+        "history": state.history,
+        "data": about_data,
+        "n_parameters": sum(p.numel() for p in dmd.parameters()),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    checkpoint.save(out, dmd, settings, tokenizer, info)
     state.close()
     _print_table(metrics["test"])
     seconds = time.monotonic() - started
@@ -153,6 +152,7 @@ class _State:
 
     folder: Path
     identity: str
+    commit: str  # of the code that the run began with
     epoch: int = 0
     best_epoch: int = -1
     best_score: float = -1.0
@@ -162,7 +162,7 @@ class _State:
     @classmethod
     def open(cls, out: Path, settings: Config, restart: bool) -> "_State":
         """The state in `out`; raises UsageError when it belongs to another configuration."""
-        state = cls(out / "state", settings.sha256(), history=[])
+        state = cls(out / "state", settings.sha256(), commit(), history=[])
         if restart:
             shutil.rmtree(state.folder, ignore_errors=True)
         elif (out / "checkpoint.json").exists() and not state.folder.exists():
@@ -175,7 +175,7 @@ class _State:
                     f"{out}: holds an interrupted run of another configuration; finish that one, "
                     "take another --out, or --restart"
                 )
-            for name in ("epoch", "best_epoch", "best_score", "history"):
+            for name in ("commit", "epoch", "best_epoch", "best_score", "history"):
                 setattr(state, name, state.loaded[name])
             print(f"going on after epoch {state.epoch}")
         state.folder.mkdir(parents=True, exist_ok=True)
@@ -210,6 +210,7 @@ class _State:
         torch.save(
             {
                 "identity": self.identity,
+                "commit": self.commit,
                 "epoch": self.epoch,
                 "best_epoch": self.best_epoch,
                 "best_score": self.best_score,

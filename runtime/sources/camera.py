@@ -35,7 +35,7 @@ class CameraSource:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV loads FFmpeg
         import cv2
 
-        cv2.setLogLevel(0)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         if isinstance(self._camera, int):
             self._capture = cv2.VideoCapture(self._camera)
         else:

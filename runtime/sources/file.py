@@ -87,7 +87,9 @@ class FileSource:
             }
             if not streams:
                 raise SourceError(f"{self._path}: holds neither sound nor pictures")
-            starts, ends, last = {}, {}, {}
+            starts: dict[int, int] = {}  # by stream index, in the stream's own ticks
+            ends: dict[int, int] = {}
+            last: dict[int, int] = {}
             for packet in container.demux(list(streams.values())):
                 at = packet.pts if packet.pts is not None else packet.dts
                 if at is None or packet.size == 0:

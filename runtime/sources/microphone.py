@@ -48,9 +48,9 @@ class MicrophoneSource:
                 f"microphone: PortAudio is not installed ({error}); on Debian or Ubuntu run: "
                 "sudo apt install libportaudio2"
             ) from error
-        device = None if self._name == "default" else self._name
-        if device is not None and device.isdigit():
-            device = int(device)
+        device: int | str | None = None if self._name == "default" else self._name
+        if self._name.isdigit():
+            device = int(self._name)
         try:
             info = sounddevice.query_devices(device, "input")
             self._rate_hz = round(info["default_samplerate"])

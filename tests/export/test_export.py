@@ -39,7 +39,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Pat
     )
     dmd = DMD(settings.model, language, len(EMOTIONS))
     folder = tmp_path_factory.mktemp("checkpoint")
-    checkpoint.save(folder, dmd, settings, tokenizer_json, {"emotions": list(EMOTIONS)})
+    checkpoint.save(
+        folder, dmd, settings, tokenizer_json, {"emotions": list(EMOTIONS), "commit": "test"}
+    )
     return folder
 
 

@@ -6,7 +6,7 @@ summaries instead of flattened time, learned tokens for missing modalities, two 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,15 @@ from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
 from .language import LanguageEncoder
-from .layers import AttentionPool, MaskedConv, NormaliseAudio, NormaliseVision, Transformer, head
+from .layers import (
+    AttentionPool,
+    MaskedConv,
+    Normalise,
+    NormaliseAudio,
+    NormaliseVision,
+    Transformer,
+    head,
+)
 
 __all__ = ["DMD", "Features"]
 
@@ -149,9 +157,10 @@ class DMD(nn.Module):
             valid = batch[f"{m}_mask"]
             if m == "vision":
                 valid = valid & (batch[m][..., -1] > 0)
-            rows = self.normalise[m].prepare(batch[m], batch[f"{m}_mask"])[valid]
-            self.normalise[m].mean.copy_(rows.mean(dim=0))
-            self.normalise[m].std.copy_(rows.std(dim=0).clamp(min=1e-3))
+            normalise = cast(Normalise, self.normalise[m])
+            rows = normalise.prepare(batch[m], batch[f"{m}_mask"])[valid]
+            normalise.mean.copy_(rows.mean(dim=0))
+            normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
 
     def _shallow(
         self, batch: dict[str, Tensor]

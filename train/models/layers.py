@@ -10,6 +10,7 @@ from runtime.features.spec import SPEC
 __all__ = [
     "AttentionPool",
     "MaskedConv",
+    "Normalise",
     "NormaliseAudio",
     "NormaliseVision",
     "Transformer",
