@@ -18,7 +18,7 @@ class Engine(Protocol):
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Graph inputs by name -> graph outputs by name (shapes: see `features/pack.py`).
 
-        Raises FeatureError when an input is missing, has another shape or type, or when an output
-        is not finite.
+        Raises FeatureError when an input is missing, has another shape or type, or when a value,
+        in or out, is not finite.
         """
         ...

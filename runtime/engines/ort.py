@@ -35,6 +35,9 @@ class OrtEngine:
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`."""
+        for name, value in inputs.items():
+            if not np.isfinite(value).all():  # quantized, NaN would come out as a number
+                raise FeatureError(f"input {name!r} holds NaN or infinite values")
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
@@ -43,7 +46,5 @@ class OrtEngine:
         outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
         for name, value in outputs.items():
             if not np.isfinite(value).all():
-                raise FeatureError(
-                    f"output {name!r} is not finite; check the input features for NaN"
-                )
+                raise FeatureError(f"output {name!r} is not finite")
         return outputs

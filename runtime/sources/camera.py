@@ -1,6 +1,7 @@
 """Cameras and network video by OpenCV."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from .base import FrameSampler, Packet, VideoFrame
 __all__ = ["CameraSource"]
 
 _TIMEOUT_MS = 5_000
+_CLOSE_S = 2.0
 
 
 class CameraSource:
@@ -29,6 +31,7 @@ class CameraSource:
     def __init__(self, camera: int | str) -> None:
         self._camera = int(camera) if str(camera).isdigit() else str(camera)
         self._capture: Any = None
+        self._in_use = threading.Lock()  # releasing a capture that another thread reads crashes
         self._closed = False
 
     def __enter__(self) -> "CameraSource":
@@ -56,23 +59,30 @@ class CameraSource:
 
     def __exit__(self, *exc: object) -> None:
         self._closed = True
-        if self._capture is not None:
-            self._capture.release()
+        # A reader that hangs keeps the device until it returns, and the caller does not wait.
+        if self._in_use.acquire(timeout=_CLOSE_S):
+            if self._capture is not None:
+                self._capture.release()
+            self._in_use.release()
 
     def packets(self) -> Iterator[Packet]:
         """Frames at most at the analysed rate, until the camera is closed."""
         import cv2
 
         sampler = FrameSampler()
-        while not self._closed:
-            grabbed = self._capture.grab()
-            time_s = time.monotonic()
-            if not grabbed:
+        while True:
+            with self._in_use:
                 if self._closed:
                     return
-                raise SourceError(f"camera {self._camera}: no more frames; check its connection")
-            if sampler.wants(time_s):
+                grabbed = self._capture.grab()
+                time_s = time.monotonic()
+                if not grabbed:
+                    raise SourceError(
+                        f"camera {self._camera}: no more frames; check its connection"
+                    )
+                if not sampler.wants(time_s):
+                    continue
                 decoded, bgr = self._capture.retrieve()
-                if decoded:
-                    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                    yield VideoFrame(time_s=time_s, rgb=np.asarray(rgb, np.uint8))
+            if decoded:
+                rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                yield VideoFrame(time_s=time_s, rgb=np.asarray(rgb, np.uint8))
