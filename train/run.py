@@ -5,18 +5,13 @@ validation split, calibration, one look at the test split, a checkpoint. Interru
 the same command goes on after the last finished epoch and ends with the same result.
 """
 
-import os
-import shutil
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from runtime.config import option, parse
@@ -32,10 +27,12 @@ from .losses import TrainingDMD
 from .metrics import fit_temperature
 from .models.dmd import DMD
 from .models.language import load_pretrained, locate
-from .prepare import prepare
-from .provenance import commit
+from .prepare import Features, prepare
+from .state import RunState
 
 __all__ = ["Options", "main", "train"]
+
+_N_STATISTICS = 400  # utterances that the input statistics are taken from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +68,45 @@ def main() -> int:
 
 def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
-    started = time.monotonic()
-    out, optim = Path(options.out), settings.optim
-    device = _device(options.device)
-    state = _State.open(out, settings, options.restart)
+    out, device = Path(options.out), _device(options.device)
+    state = RunState.open(out, settings, options.restart)
     torch.use_deterministic_algorithms(True)
 
     texts = corpora.texts(Path(options.data))
     features = prepare(Path(options.data), Path(options.cache))
     tokenizer = Path(locate(settings.model.language)) / "tokenizer.json"
     if not tokenizer.exists():
-        tokenizer = _download_tokenizer(settings.model.language, out)
+        tokenizer = _download_tokenizer(settings.model.language, state.folder / "tokenizer")
     composer = Composer(texts, features, tokenizer, settings.data, settings.seed)
+    valid = composer.held_out("valid", settings.data.n_valid)
 
+    dmd = _new_model(settings, composer)
+    _run_epochs(TrainingDMD(dmd, settings).to(device), composer, valid, settings, state)
+    state.restore_best(dmd)
+    _calibrate(dmd, valid)
+
+    test = composer.held_out("test", settings.data.n_test)
+    rated = composer.rated("test", settings.data.n_test)
+    metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
+    metrics["test"]["rated text"] = _score(dmd, rated)
+    info = {
+        "emotions": list(corpora.EMOTIONS),
+        "commit": state.commit,
+        "metrics": metrics,
+        "best_epoch": state.best_epoch + 1,
+        "history": state.history,
+        "data": _about_data(texts, features, composer),
+        "n_parameters": sum(p.numel() for p in dmd.parameters()),
+        "seconds": round(state.seconds, 1),
+    }
+    checkpoint.save(out, dmd, settings, tokenizer, info)
+    state.close()
+    _print_table(metrics["test"])
+    print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
+
+
+def _new_model(settings: Config, composer: Composer) -> DMD:
+    """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
     language = load_pretrained(
         settings.model.language,
@@ -91,13 +114,22 @@ def train(settings: Config, options: Options) -> None:
         freeze_words=settings.model.freeze_word_embeddings,
     )
     dmd = DMD(settings.model, language, len(corpora.EMOTIONS))
-    dmd.fit_normalisation(collate([composer.training(0, k) for k in range(400)]))
-    model = TrainingDMD(dmd, settings).to(device)
+    dmd.fit_normalisation(collate([composer.training(0, k) for k in range(_N_STATISTICS)]))
+    return dmd
+
+
+def _run_epochs(
+    model: TrainingDMD,
+    composer: Composer,
+    valid: list[Utterance],
+    settings: Config,
+    state: RunState,
+) -> None:
+    """The epochs that `state` lacks, until the validation score stops rising."""
+    optim = settings.optim
     n_batches = settings.data.utterances_per_epoch // optim.batch_size
     adam, schedule = optimiser(model, optim, optim.epochs * n_batches)
     state.restore(model, adam, schedule)
-
-    valid = composer.held_out("valid", settings.data.n_valid)
     for epoch in range(state.epoch, optim.epochs):
         if epoch - state.best_epoch > optim.patience:
             break
@@ -110,129 +142,24 @@ def train(settings: Config, options: Options) -> None:
             unit="batch",
         )
         losses = train_epoch(model, batches, adam, schedule, optim.clip_norm)
-        score, scores = _validate(dmd, valid)
+        score, scores = _validate(model.dmd, valid)
         state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
+        print("  losses: " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
         shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(f"  loss {losses['total']:.3f}  macro-F1 on validation: {shown}", flush=True)
+        print(f"  macro-F1 on validation: {shown}", flush=True)
 
-    state.restore_best(dmd)
-    _calibrate(dmd, valid)
-    test = composer.held_out("test", settings.data.n_test)
-    rated = composer.rated("test", settings.data.n_test)
-    metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
-    metrics["test"]["rated text"] = _score(dmd, rated)
+
+def _about_data(
+    texts: list[corpora.Text], features: Features, composer: Composer
+) -> dict[str, object]:
     recordings = [recording for recording, _ in (*features.voices, *features.faces)]
-    about_data = {
+    return {
         "corpora": sorted({t.corpus for t in texts} | {r.corpus for r in recordings}),
         "weak_sentiment": composer.sentiment_of.tolist(),
         "n_texts_too_long": composer.n_too_long,
         "n_texts_without_words": composer.n_wordless,
         "n_pictures_without_face": features.n_faceless,
     }
-    info = {
-        "emotions": list(corpora.EMOTIONS),
-        "commit": state.commit,
-        "metrics": metrics,
-        "best_epoch": state.best_epoch + 1,
-        "history": state.history,
-        "data": about_data,
-        "n_parameters": sum(p.numel() for p in dmd.parameters()),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    checkpoint.save(out, dmd, settings, tokenizer, info)
-    state.close()
-    _print_table(metrics["test"])
-    seconds = time.monotonic() - started
-    print(f"{out} written after {seconds:.0f} s (best epoch {state.best_epoch + 1})")
-
-
-@dataclass
-class _State:
-    """What an interrupted run needs to go on: files in `out/state`, gone when it is finished."""
-
-    folder: Path
-    identity: str
-    commit: str  # of the code that the run began with
-    epoch: int = 0
-    best_epoch: int = -1
-    best_score: float = -1.0
-    history: list[dict[str, Any]] | None = None
-    loaded: dict[str, Any] | None = None
-
-    @classmethod
-    def open(cls, out: Path, settings: Config, restart: bool) -> "_State":
-        """The state in `out`; raises UsageError when it belongs to another configuration."""
-        state = cls(out / "state", settings.sha256(), commit(), history=[])
-        if restart:
-            shutil.rmtree(state.folder, ignore_errors=True)
-        elif (out / "checkpoint.json").exists() and not state.folder.exists():
-            raise UsageError(f"{out}: holds a finished run; take another --out, or --restart")
-        path = state.folder / "last.pt"
-        if path.exists():
-            state.loaded = torch.load(path, map_location="cpu", weights_only=True)
-            if state.loaded["identity"] != state.identity:
-                raise UsageError(
-                    f"{out}: holds an interrupted run of another configuration; finish that one, "
-                    "take another --out, or --restart"
-                )
-            for name in ("commit", "epoch", "best_epoch", "best_score", "history"):
-                setattr(state, name, state.loaded[name])
-            print(f"going on after epoch {state.epoch}")
-        state.folder.mkdir(parents=True, exist_ok=True)
-        return state
-
-    def restore(self, model: TrainingDMD, adam: Any, schedule: Any) -> None:
-        """Load what was saved, if anything was."""
-        if self.loaded is not None:
-            model.load_state_dict(self.loaded["model"])
-            adam.load_state_dict(self.loaded["adam"])
-            schedule.load_state_dict(self.loaded["schedule"])
-            self.loaded = None
-
-    def finish_epoch(
-        self,
-        epoch: int,
-        score: float,
-        record: dict[str, Any],
-        model: TrainingDMD,
-        adam: Any,
-        schedule: Any,
-    ) -> None:
-        """Save the end of an epoch; `last.pt` is renamed last, so that it vouches for the rest."""
-        assert self.history is not None
-        self.history.append({"epoch": epoch + 1, "score": score, **record})
-        self.epoch = epoch + 1
-        if score > self.best_score:
-            self.best_epoch, self.best_score = epoch, score
-            weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}
-            save_file(weights, self.folder / f"best-{epoch}.safetensors")
-        partial = self.folder / "last.pt.partial"
-        torch.save(
-            {
-                "identity": self.identity,
-                "commit": self.commit,
-                "epoch": self.epoch,
-                "best_epoch": self.best_epoch,
-                "best_score": self.best_score,
-                "history": self.history,
-                "model": model.state_dict(),
-                "adam": adam.state_dict(),
-                "schedule": schedule.state_dict(),
-            },
-            partial,
-        )
-        os.replace(partial, self.folder / "last.pt")
-        for old in self.folder.glob("best-*.safetensors"):
-            if old.name != f"best-{self.best_epoch}.safetensors":
-                old.unlink()
-
-    def restore_best(self, dmd: DMD) -> None:
-        """Load the weights of the best epoch."""
-        dmd.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))
-
-    def close(self) -> None:
-        """The checkpoint is written: the state is no longer needed."""
-        shutil.rmtree(self.folder)
 
 
 def _training_batches(composer: Composer, epoch: int, n: int, size: int) -> Iterator[Batch]:
@@ -292,11 +219,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _download_tokenizer(name: str, out: Path) -> Path:
+def _download_tokenizer(name: str, folder: Path) -> Path:
     """`tokenizer.json` of a Hugging Face model, or one made from a folder's slow tokenizer."""
     from transformers import AutoTokenizer
 
-    folder = out / "state" / "tokenizer"
     AutoTokenizer.from_pretrained(name, use_fast=True).save_pretrained(folder)
     return folder / "tokenizer.json"
 

@@ -56,7 +56,8 @@ def test_demo_clip_has_two_spoken_sentences(heard: list[dict], root: Path) -> No
         assert event["type"] == "final"
         assert event["start_s"] == pytest.approx(source["start_s"], abs=0.6)
         said, expected = (
-            set(re.findall(r"[a-z']+", text.lower())) for text in (event["text"], source["transcript"])
+            set(re.findall(r"[a-z']+", text.lower()))
+            for text in (event["text"], source["transcript"])
         )
         assert len(said & expected) >= 0.7 * len(expected)
         assert set(event["modalities"].values()) == {"present"}

@@ -1,0 +1,115 @@
+"""What an interrupted run needs to go on after its last finished epoch."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from runtime.errors import UsageError
+
+from .config import Config
+from .losses import TrainingDMD
+from .models.dmd import DMD
+from .provenance import commit
+
+__all__ = ["RunState"]
+
+_KEPT = ("commit", "epoch", "best_epoch", "best_score", "history")
+
+
+@dataclass
+class RunState:
+    """What an interrupted run needs to go on: files in `out/state`, gone when it is finished."""
+
+    folder: Path
+    identity: str
+    commit: str  # of the code that the run began with
+    epoch: int = 0
+    best_epoch: int = -1
+    best_score: float = -1.0
+    seconds_before: float = 0.0  # of the interrupted runs, up to the last finished epoch
+    history: list[dict[str, Any]] = field(default_factory=list)
+    loaded: dict[str, Any] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, interrupted runs included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    @classmethod
+    def open(cls, out: Path, settings: Config, restart: bool) -> "RunState":
+        """The state in `out`; raises UsageError when it belongs to another configuration."""
+        state = cls(out / "state", settings.sha256(), commit())
+        if restart:
+            shutil.rmtree(state.folder, ignore_errors=True)
+        elif (out / "checkpoint.json").exists() and not state.folder.exists():
+            raise UsageError(f"{out}: holds a finished run; take another --out, or --restart")
+        path = state.folder / "last.pt"
+        if path.exists():
+            state.loaded = torch.load(path, map_location="cpu", weights_only=True)
+            if state.loaded["identity"] != state.identity:
+                raise UsageError(
+                    f"{out}: holds an interrupted run of another configuration; finish that one, "
+                    "take another --out, or --restart"
+                )
+            for name in _KEPT:
+                setattr(state, name, state.loaded[name])
+            state.seconds_before = state.loaded["seconds"]
+            print(f"going on after epoch {state.epoch}")
+        state.folder.mkdir(parents=True, exist_ok=True)
+        return state
+
+    def restore(self, model: TrainingDMD, adam: Any, schedule: Any) -> None:
+        """Load what was saved, if anything was."""
+        if self.loaded is not None:
+            model.load_state_dict(self.loaded["model"])
+            adam.load_state_dict(self.loaded["adam"])
+            schedule.load_state_dict(self.loaded["schedule"])
+            self.loaded = None
+
+    def finish_epoch(
+        self,
+        epoch: int,
+        score: float,
+        record: dict[str, Any],
+        model: TrainingDMD,
+        adam: Any,
+        schedule: Any,
+    ) -> None:
+        """Save the end of an epoch; `last.pt` is renamed last, so that it vouches for the rest."""
+        self.history.append({"epoch": epoch + 1, "score": score, **record})
+        self.epoch = epoch + 1
+        if score > self.best_score:
+            self.best_epoch, self.best_score = epoch, score
+            weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}
+            save_file(weights, self.folder / f"best-{epoch}.safetensors")
+        partial = self.folder / "last.pt.partial"
+        torch.save(
+            {
+                **{name: getattr(self, name) for name in _KEPT},
+                "identity": self.identity,
+                "seconds": self.seconds,
+                "model": model.state_dict(),
+                "adam": adam.state_dict(),
+                "schedule": schedule.state_dict(),
+            },
+            partial,
+        )
+        os.replace(partial, self.folder / "last.pt")
+        for old in self.folder.glob("best-*.safetensors"):
+            if old.name != f"best-{self.best_epoch}.safetensors":
+                old.unlink()
+
+    def restore_best(self, dmd: DMD) -> None:
+        """Load the weights of the best epoch."""
+        dmd.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))
+
+    def close(self) -> None:
+        """The checkpoint is written: the state is no longer needed."""
+        shutil.rmtree(self.folder)
