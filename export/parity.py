@@ -94,8 +94,8 @@ def run(options: Options) -> list[Row]:
     rows = []
     for subset, utterances in sets.items():
         rows += compare(source, engines, utterances, subset)
-    rated = composer.rated(options.split, n)
-    rows += compare(source, engines, rated, ("text",), name="rated text")
+    if rated := composer.rated(options.split, n):
+        rows += compare(source, engines, rated, ("text",), name="rated text")
     bundle.update(
         folder,
         {

@@ -72,6 +72,8 @@ def train(settings: Config, options: Options) -> None:
     state = RunState.open(out, settings, options.restart)
     torch.use_deterministic_algorithms(True)
 
+    for line in corpora.missing(Path(options.data)):
+        print(f"train.run: warning: {line}", file=sys.stderr)
     texts = corpora.texts(Path(options.data))
     features = prepare(Path(options.data), Path(options.cache))
     tokenizer = Path(locate(settings.model.language)) / "tokenizer.json"
@@ -86,9 +88,9 @@ def train(settings: Config, options: Options) -> None:
     _calibrate(dmd, valid)
 
     test = composer.held_out("test", settings.data.n_test)
-    rated = composer.rated("test", settings.data.n_test)
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
-    metrics["test"]["rated text"] = _score(dmd, rated)
+    if rated := composer.rated("test", settings.data.n_test):
+        metrics["test"]["rated text"] = _score(dmd, rated)
     info = {
         "emotions": list(corpora.EMOTIONS),
         "commit": state.commit,

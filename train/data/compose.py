@@ -100,7 +100,7 @@ class Composer:
         """Utterance `index` of an epoch, augmented, perhaps without some modalities."""
         rng = np.random.default_rng((self._seed, epoch, index))
         config = self._config
-        if rng.random() < config.rated_share:
+        if self._rated["train"] and rng.random() < config.rated_share:
             return self._text_only(_pick(rng, self._rated["train"]))
         counts = np.array([len(self._told["train", e]) for e in range(len(EMOTIONS))], float)
         weights = counts**config.class_power
