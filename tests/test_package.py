@@ -1,0 +1,120 @@
+"""What a user gets: the repository's shape, the wheel, the README, a run that calls nobody."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "train", "export", "runtime", "tests",
+       "configs", "check", ".ci", ".gitignore"}  # fmt: skip
+# In every program that starts below: any name looked up or any connection opened ends it.
+NO_NETWORK = """
+import sys
+def refuse(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        raise SystemExit(f"{event} {args[1:]}")
+sys.addaudithook(refuse)
+"""
+
+
+def test_top_level_of_the_repository(root: Path) -> None:
+    out = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
+    if out.returncode:
+        pytest.skip("not a git checkout")
+    assert {line.split("/")[0] for line in out.stdout.splitlines()} == TOP
+
+
+@pytest.fixture(scope="module")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that nothing of a former build slips in."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("runtime", "train", "export"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copyfile(root / name, copy / name)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(out), "."]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.iterdir()
+    return path
+
+
+def test_wheel_holds_the_package_and_its_data_only(root: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        names = {name for name in file.namelist() if ".dist-info/" not in name}
+        licences = {Path(name).name for name in file.namelist() if "/licenses/" in name}
+    assert licences == {"LICENSE", "NOTICE"}
+    source = {
+        f"dmd_live/{path.relative_to(root / 'runtime').as_posix()}"
+        for path in (root / "runtime").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == source - {"dmd_live/ruff.toml", "dmd_live/demo/demo.png"}
+    assert wheel.stat().st_size < 40e6
+
+
+def test_sizes_of_what_ships(root: Path) -> None:
+    bundle = sum(file.stat().st_size for file in (root / "runtime" / "default_bundle").iterdir())
+    assert bundle < 25e6
+    assert (root / "runtime" / "demo" / "demo.mp4").stat().st_size < 2e6
+
+
+def readme_block(root: Path, marker: str) -> str:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", text, re.DOTALL)
+    assert found, f"README.md has no block marked {marker}"
+    return found.group(1)
+
+
+def test_readme_example_runs(root: Path, demo: Path, tmp_path: Path) -> None:
+    shutil.copyfile(demo, tmp_path / "talk.mp4")
+    # Here the package may be installed or not; its folder serves under its installed name.
+    (tmp_path / "dmd_live").symlink_to(root / "runtime")
+    code = NO_NETWORK + readme_block(root, "example")
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert out.returncode == 0, out.stderr
+    assert len(out.stdout.splitlines()) == 2
+    assert "cold-hearted" in out.stdout
+
+
+def test_readme_commands_have_the_options_that_it_shows(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+             for line in block.splitlines()]  # fmt: skip
+    shown: dict[str, set[str]] = {}
+    for line in lines:
+        for program in re.findall(r"python -m ([a-z.]+)|(dmd-live)(?= --)", line.split("#")[0]):
+            options = re.findall(r"(?<!\S)--[a-z-]+", line.split("#")[0])
+            shown.setdefault("".join(program), set()).update(options)
+    assert {"dmd-live", "train.run", "export.graph", "export.trt", "export.parity"} <= set(shown)
+    for program, options in shown.items():
+        module = "runtime.cli" if program == "dmd-live" else program
+        out = subprocess.run(
+            [sys.executable, "-m", module, "--help"], cwd=root, capture_output=True, text=True
+        )
+        assert out.returncode == 0, out.stderr
+        known = set(re.findall(r"--[a-z-]+", out.stdout))
+        assert options <= known, program
+
+
+def test_a_run_opens_no_connection(root: Path) -> None:
+    code = NO_NETWORK + "from runtime.cli import main; sys.exit(main(['--demo', '--json']))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert out.returncode == 0, out.stderr
+    assert len(out.stdout.splitlines()) == 2
+
+
+def test_the_refusal_of_connections_works(root: Path) -> None:
+    code = NO_NETWORK + "import socket; socket.create_connection(('127.0.0.1', 9))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 1
+    assert "socket.getaddrinfo" in out.stderr
