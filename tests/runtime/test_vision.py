@@ -43,7 +43,8 @@ def test_a_face_is_what_mediapipe_finds(
 
 def test_row_of_a_face(faces: VisionFeatures, pictures: list[Picture]) -> None:
     row = faces.row(pictures[0])
-    assert row.shape == (SPEC.vision_dim,) and row.dtype == np.float32
+    assert row.shape == (SPEC.vision_dim,)
+    assert row.dtype == np.float32
     assert np.all((row[:52] >= 0) & (row[:52] <= 1))
     assert row[PRESENT] == 1.0
     mirrored = faces.row(pictures[0][:, ::-1].copy())
