@@ -52,7 +52,7 @@ def test_wheel_holds_the_package_and_its_data_only(root: Path, wheel: Path) -> N
     source = {
         f"dmd_live/{path.relative_to(root / 'runtime').as_posix()}"
         for path in (root / "runtime").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", ".ruff_cache"} & set(path.parts)
     }
     assert names == source - {"dmd_live/ruff.toml", "dmd_live/demo/demo.png"}
     assert wheel.stat().st_size < 40e6
