@@ -47,6 +47,7 @@ class EmotionStream:
         realtime: bool = False,
     ) -> None:
         self._source = _choose(input, camera, microphone, source, realtime)
+        self._no_vision = "no camera" if input is None else "no pictures in the file"
         self._bundle_folder = bundle
         self._stt = stt
         self._stt_model = None if stt_model is None else Path(stt_model)
@@ -100,6 +101,7 @@ class EmotionStream:
             vision=vision,
             speech_to_text=self._speech_to_text,
             no_text=no_text,
+            no_vision=self._no_vision,
         )
 
 
@@ -134,4 +136,4 @@ def _choose(
     from .sources.camera import CameraSource
     from .sources.merged import MergedSource
 
-    return MergedSource(heard, CameraSource(camera))
+    return MergedSource(CameraSource(camera), heard)

@@ -38,8 +38,8 @@ class Recognizer:
         *,
         vision: VisionFeatures | None,
         speech_to_text: SpeechToText | None,
-        no_text: str = "speech-to-text off",
-        no_vision: str = "no camera",
+        no_text: str,
+        no_vision: str,
     ) -> None:
         self._emotions = bundle.emotions
         self._engine = engine

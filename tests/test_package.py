@@ -1,5 +1,6 @@
 """What a user gets: the repository's shape, the wheel, the README, a run that calls nobody."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -118,3 +119,23 @@ def test_the_refusal_of_connections_works(root: Path) -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 1
     assert "socket.getaddrinfo" in out.stderr
+
+
+@pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])
+def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> None:
+    info = json.loads((root / "runtime" / "default_bundle" / "bundle.json").read_text())
+    text = (root / path).read_text(encoding="utf-8")
+    table = {
+        cells[1].removesuffix(" (human ratings)"): cells
+        for cells in ([c.strip() for c in line.split("|")] for line in text.splitlines())
+        if len(cells) == 8
+    }
+    metrics = {(row["subset"], row["model"]): row["metrics"] for row in info["parity"]["rows"]}
+    for subset in {subset for subset, _ in metrics}:
+        torch, fp32, int8 = (metrics[subset, model] for model in ("torch", "fp32", "int8"))
+        wanted = ["", "", "", f"{int8['mae']:.2f}", f"{int8['corr']:.2f}"]
+        if "accuracy" in int8:
+            accuracy = " / ".join(f"{100 * m['accuracy']:.1f}" for m in (torch, fp32, int8))
+            f1 = f"{100 * torch['macro_f1']:.1f} / {100 * int8['macro_f1']:.1f}"
+            wanted[:3] = [accuracy, f1, f"{int8['ece']:.2f}"]
+        assert table[subset][2:7] == wanted

@@ -98,8 +98,10 @@ def test_sound_without_pictures_and_without_words(root: Path, demo: Path, tmp_pa
     assert len(found) == 2
     for event in found:
         assert event["modalities"] == {
-            "text": "speech-to-text off", "audio": "present", "vision": "no camera"
-        }  # fmt: skip
+            "text": "speech-to-text off",
+            "audio": "present",
+            "vision": "no pictures in the file",
+        }
         assert event["text"] == ""
         assert event["modality_sentiment"]["vision"] is None
         assert event["modality_weight"]["audio"] == 1.0
