@@ -1,6 +1,7 @@
 """Draw what the model made of a clip: `python -m export.picture --input FILE --out FILE.png`."""
 
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from runtime.sources.base import VideoFrame
 from runtime.sources.file import FileSource
 
 __all__ = ["Options", "draw"]
+
+_FACE_SHAPE = 0.6  # width over height of one picture in the strip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,10 @@ def _faces(axis: Any, frames: list[VideoFrame], end_s: float) -> None:
         at_s = (k + 0.5) * end_s / n
         frame = min(frames, key=lambda f: abs(f.time_s - at_s))
         half = 0.48 * end_s / n
-        axis.imshow(frame.rgb, extent=(at_s - half, at_s + half, 0, 1), aspect="auto")
+        height, width = frame.rgb.shape[:2]
+        edge = max(0, round(width - _FACE_SHAPE * height) // 2)
+        middle = frame.rgb[:, edge : width - edge]
+        axis.imshow(middle, extent=(at_s - half, at_s + half, 0, 1), aspect="auto")
     axis.set(ylim=(0, 1), yticks=[])
 
 
@@ -93,7 +99,7 @@ def _event(bars: Any, sound: Any, event: EmotionEvent) -> None:
     bars.axvspan(event.start_s, event.end_s, color="0.95", zorder=0)
     verdict = f"{event.emotion} {event.confidence:.0%}, sentiment {event.sentiment:+.1f}"
     bars.text(event.start_s, -0.9, verdict, fontsize=10, weight="bold", va="center")
-    words = event.text if len(event.text) < 60 else event.text[:57] + "..."
+    words = textwrap.shorten(event.text, max(12, round(14 * length_s)), placeholder=" ...")
     sound.text(event.start_s, sound.get_ylim()[1], words, fontsize=9, va="bottom", style="italic")
 
 
