@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -95,6 +95,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
             folder,
             {
                 "format": FORMAT,
+                "feature_spec": asdict(SPEC),
                 "feature_spec_sha256": SPEC.sha256(),
                 "modalities": list(MODALITIES),
                 "emotions": source.info["emotions"],

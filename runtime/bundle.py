@@ -91,6 +91,14 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: lacks {', '.join(sorted(missing))}; export the bundle again")
     if info["format"] != FORMAT:
         raise BundleError(f"{path}: format {info['format']}, this runtime reads format {FORMAT}")
+    files, listed = info["files"], info["models"]
+    if not (
+        all(isinstance(names, dict) for names in (files, listed))
+        and all(isinstance(text, str) for text in (*files.values(), *listed.values()))
+        and set(listed.values()) <= files.keys()
+        and isinstance(info["emotions"], list)
+    ):
+        raise BundleError(f"{path}: its files, models or emotions are malformed; export it again")
     return dict(info)
 
 

@@ -66,6 +66,10 @@ def test_missing_and_truncated_files_are_named(copy: Path) -> None:
         ({"feature_spec_sha256": "0" * 64}, "feature spec"),
         ({"format": 99}, "format 99"),
         ({"models": {}}, "no usable model"),
+        ({"models": {"int8": "other.onnx"}}, "malformed"),
+        ({"models": ["model.int8.onnx"]}, "malformed"),
+        ({"files": None}, "malformed"),
+        ({"emotions": 7}, "malformed"),
     ],
 )
 def test_foreign_bundles_are_refused(copy: Path, change: dict[str, object], message: str) -> None:
