@@ -29,7 +29,6 @@ class Timeline:
         self._samples: deque[tuple[int, Float]] = deque()  # (index of first sample, samples)
         self._audio: deque[Float] = deque()
         self._vision: deque[tuple[float, Float]] = deque()
-        self.heard_s = float("-inf")  # time up to which sound has come in
 
     def add_audio(self, start_s: float, samples: Float) -> None:
         """Append consecutive (n,) samples; the first chunk's `start_s` anchors the clock."""
@@ -38,7 +37,6 @@ class Timeline:
         self._audio.extend(self._features.push(samples))
         self._samples.append((self._n_samples, samples))
         self._n_samples += len(samples)
-        self.heard_s = self._origin_s + self._n_samples / SPEC.sample_rate_hz
         while len(self._audio) > _HISTORY_S * SPEC.audio_rate_hz:
             self._audio.popleft()
         oldest = self._n_samples - _HISTORY_S * SPEC.sample_rate_hz
