@@ -15,7 +15,8 @@ from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
 from train import checkpoint
 from train.data import corpora
-from train.data.compose import Composer, Utterance, collate
+from train.data.compose import Composer
+from train.data.utterance import Utterance, collate
 from train.loop import SUBSETS, Batch, Predictions, evaluate, keep, predict
 from train.prepare import prepare
 from train.provenance import commit
@@ -86,22 +87,21 @@ def run(options: Options) -> list[Row]:
         source.config.data,
         source.config.seed,
     )
-    n = source.config.data.n_test if options.split == "test" else source.config.data.n_valid
-    sets = {subset: composer.held_out(options.split, n) for subset in SUBSETS}
+    utterances = composer.held_out(options.split)
     engines = {
         precision: OrtEngine(Bundle.load(folder, precision).model) for precision in info["models"]
     }
     rows = []
-    for subset, utterances in sets.items():
+    for subset in SUBSETS:
         rows += compare(source, engines, utterances, subset)
-    if rated := composer.rated(options.split, n):
+    if rated := composer.rated(options.split):
         rows += compare(source, engines, rated, ("text",), name="rated text")
     bundle.update(
         folder,
         {
             "parity": {
                 "split": options.split,
-                "n_utterances": n,
+                "n_utterances": len(utterances),
                 "n_rated": len(rated),
                 "commit": commit(),
                 "rows": [asdict(row) for row in rows],

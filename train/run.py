@@ -21,7 +21,8 @@ from runtime.features.spec import MODALITIES
 from . import checkpoint, config
 from .config import Config
 from .data import corpora
-from .data.compose import Composer, Utterance, collate
+from .data.compose import Composer
+from .data.utterance import Utterance, collate
 from .loop import SUBSETS, Batch, batched, evaluate, keep, optimiser, predict, train_epoch
 from .losses import TrainingDMD
 from .metrics import fit_temperature
@@ -80,16 +81,16 @@ def train(settings: Config, options: Options) -> None:
     if not tokenizer.exists():
         tokenizer = _download_tokenizer(settings.model.language, state.folder / "tokenizer")
     composer = Composer(texts, features, tokenizer, settings.data, settings.seed)
-    valid = composer.held_out("valid", settings.data.n_valid)
+    valid = composer.held_out("valid")
 
     dmd = _new_model(settings, composer)
     _run_epochs(TrainingDMD(dmd, settings).to(device), composer, valid, settings, state)
     state.restore_best(dmd)
     _calibrate(dmd, valid)
 
-    test = composer.held_out("test", settings.data.n_test)
+    test = composer.held_out("test")
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
-    if rated := composer.rated("test", settings.data.n_test):
+    if rated := composer.rated("test"):
         metrics["test"]["rated text"] = _score(dmd, rated)
     info = {
         "emotions": list(corpora.EMOTIONS),

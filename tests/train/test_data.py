@@ -12,8 +12,9 @@ from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import DataConfig
 from train.data import corpora
-from train.data.compose import Composer, change_gain, collate, moving_face
+from train.data.compose import Composer, change_gain, moving_face
 from train.data.corpora import EMOTIONS, DataError
+from train.data.utterance import collate
 from train.prepare import Features, decode_audio, prepare
 
 
@@ -182,21 +183,21 @@ def composer(tokenizer_json: Path) -> Composer:
         text="far " * 100, emotion=0, rating=None, polarity=None, split="train", corpus="made"
     )
     features = Features(voices, faces, 0)
-    return Composer([*texts, long], features, tokenizer_json, DataConfig(), seed=5)
+    return Composer([*texts, long], features, tokenizer_json, DataConfig(n_test=21), seed=5)
 
 
 def test_composition_is_a_function_of_seed_epoch_and_index(composer: Composer) -> None:
     for index in range(20):
         a, b = composer.training(1, index), composer.training(1, index)
-        for name in ("input_ids", "audio", "vision"):
+        for name in MODALITIES:
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     firsts = [composer.training(epoch, 3) for epoch in range(8)]
-    assert len({(u.input_ids.tobytes(), u.audio.tobytes()) for u in firsts}) > 4
+    assert len({(u.text.tobytes(), u.audio.tobytes()) for u in firsts}) > 4
 
 
 def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     drawn = [composer.training(0, k) for k in range(400)]
-    subsets = {(len(u.input_ids) > 0, len(u.audio) > 0, len(u.vision) > 0) for u in drawn}
+    subsets = {(len(u.text) > 0, len(u.audio) > 0, len(u.vision) > 0) for u in drawn}
     assert len(subsets) == 7
     rated = [u for u in drawn if u.emotion < 0]
     assert {u.sentiment for u in rated} == {-2.0}
@@ -208,12 +209,12 @@ def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
 
 
 def test_held_out_set_is_fixed_balanced_and_complete(composer: Composer) -> None:
-    first, again = composer.held_out("test", 21), composer.held_out("test", 21)
+    first, again = composer.held_out("test"), composer.held_out("test")
     assert [u.emotion for u in first] == [e for e in range(7) for _ in range(3)]
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.vision, b.vision)
-    assert all(len(u.input_ids) and len(u.audio) and len(u.vision) for u in first)
-    assert len({u.input_ids.tobytes() for u in first}) == 21
+    assert all(len(u.text) and len(u.audio) and len(u.vision) for u in first)
+    assert len({u.text.tobytes() for u in first}) == 21
 
 
 def test_batches_follow_the_contract(composer: Composer) -> None:
@@ -222,7 +223,7 @@ def test_batches_follow_the_contract(composer: Composer) -> None:
     for m in MODALITIES:
         mask = batch[f"{m}_mask"]
         assert not (~mask[:, :-1] & mask[:, 1:]).any()  # valid rows come first
-    text_only = collate(composer.rated("test", 5))
+    text_only = collate(composer.rated("test"))
     assert text_only["audio"].shape[1:] == (1, SPEC.audio_dim)
     assert not text_only["audio_mask"].any()
 

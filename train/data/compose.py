@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
@@ -23,8 +20,9 @@ from train.config import DataConfig
 from train.prepare import Features
 
 from .corpora import EMOTIONS, DataError, Recording, Text
+from .utterance import Utterance
 
-__all__ = ["Composer", "Utterance", "change_gain", "collate", "moving_face"]
+__all__ = ["Composer", "change_gain", "moving_face"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
@@ -32,18 +30,6 @@ Rng = np.random.Generator
 _NEUTRAL = EMOTIONS.index("neutral")
 _COLUMN = {name: k for k, name in enumerate(SPEC.blendshapes)}
 _BLENDSHAPES, _POSE, _FLAG = len(SPEC.blendshapes), slice(-7, -1), -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Utterance:
-    """One sample. `input_ids` (Tt,) int64, `audio` (Ta, 43), `vision` (Tv, 59) float32; a modality
-    of zero rows is absent. `emotion` -1 and `sentiment` NaN mean unlabelled."""
-
-    input_ids: NDArray[np.int64]
-    audio: Float
-    vision: Float
-    emotion: int
-    sentiment: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +55,7 @@ class Composer:
         seed: int,
     ) -> None:
         self._config, self._seed = config, seed
+        self.n_training = config.utterances_per_epoch
         tokenizer = TextFeatures(tokenizer_json)
         self._rated: dict[str, list[_Sentence]] = defaultdict(list)
         self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
@@ -112,9 +99,12 @@ class Composer:
         kept = int(rng.integers(1, 7))  # the bits of a non-empty proper subset
         return _without(utterance, [m for k, m in enumerate(MODALITIES) if not kept >> k & 1])
 
-    def held_out(self, split: str, n: int) -> list[Utterance]:
+    def held_out(self, split: str) -> list[Utterance]:
         """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
         no text twice, nothing augmented."""
+        if split == "train":
+            return [self.training(0, k) for k in range(self.n_training)]
+        n = self._config.n_valid if split == "valid" else self._config.n_test
         out: list[Utterance] = []
         used: set[bytes] = set()
         for emotion in range(len(EMOTIONS)):
@@ -128,8 +118,9 @@ class Composer:
             out += [self._compose(rng, split, sentence, augment=False) for sentence in chosen]
         return out
 
-    def rated(self, split: str, n: int) -> list[Utterance]:
-        """At most `n` text-only utterances with human sentiment ratings."""
+    def rated(self, split: str) -> list[Utterance]:
+        """Text-only utterances with human sentiment ratings, as many as `held_out` at the most."""
+        n = self._config.n_valid if split == "valid" else self._config.n_test
         order = np.random.default_rng(0).permutation(len(self._rated[split]))[:n]
         return [self._text_only(self._rated[split][k]) for k in order]
 
@@ -145,7 +136,7 @@ class Composer:
         n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz)
         vision = moving_face(rng, self._resting, peak, intensity, max(n_rows, 4), drop=augment)
         return Utterance(
-            input_ids=sentence.ids,
+            text=sentence.ids,
             audio=audio,
             vision=vision,
             emotion=emotion,
@@ -154,7 +145,7 @@ class Composer:
 
     def _text_only(self, sentence: _Sentence) -> Utterance:
         return Utterance(
-            input_ids=sentence.ids,
+            text=sentence.ids,
             audio=np.zeros((0, SPEC.audio_dim), np.float32),
             vision=np.zeros((0, SPEC.vision_dim), np.float32),
             emotion=sentence.emotion,
@@ -231,22 +222,6 @@ def moving_face(
     return rows
 
 
-def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
-    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,)."""
-    batch: dict[str, Tensor] = {}
-    for m, name in (("text", "input_ids"), ("audio", "audio"), ("vision", "vision")):
-        rows = [torch.from_numpy(np.asarray(getattr(u, name))) for u in utterances]
-        lengths = torch.tensor([len(r) for r in rows])
-        padded = pad_sequence(rows, batch_first=True)
-        if padded.shape[1] == 0:  # absent in the whole batch: the graph still needs one row
-            padded = padded.new_zeros((len(rows), 1, *padded.shape[2:]))
-        batch[name] = padded
-        batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
-    batch["emotion"] = torch.tensor([u.emotion for u in utterances])
-    batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
-    return batch
-
-
 def _augment_audio(rng: Rng, rows: Float) -> Float:
     """Crop, gain of -25 to +10 dB, stationary noise, masked bands."""
     n = len(rows)
@@ -317,7 +292,7 @@ def _by_split_and_emotion(
 def _without(utterance: Utterance, absent: Sequence[str]) -> Utterance:
     keep = {m: 0 if m in absent else None for m in MODALITIES}
     return Utterance(
-        input_ids=utterance.input_ids[: keep["text"]],
+        text=utterance.text[: keep["text"]],
         audio=utterance.audio[: keep["audio"]],
         vision=utterance.vision[: keep["vision"]],
         emotion=utterance.emotion,

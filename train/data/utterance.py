@@ -1,0 +1,64 @@
+"""One training sample, batches of them, and what every data set offers to the trainer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["Corpus", "Utterance", "collate"]
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One sample; a modality of zero rows is absent. `audio` (Ta, Da), `vision` (Tv, Dv) float32.
+
+    `text` is (Tt,) int64 word pieces, or (Tt, Dt) float32 where a data set brings ready vectors.
+    `emotion` -1 and `sentiment` NaN mean unlabelled; `id` names the sample in its data set.
+    """
+
+    text: NDArray[Any]
+    audio: Float
+    vision: Float
+    emotion: int
+    sentiment: float
+    id: str = ""
+
+
+class Corpus(Protocol):
+    """A data set. Every utterance follows from (seed, epoch, index), so that runs can resume."""
+
+    n_training: int
+
+    def training(self, epoch: int, index: int) -> Utterance:
+        """Utterance `index` (0 to `n_training` - 1) of an epoch, in that epoch's order."""
+        ...
+
+    def held_out(self, split: str) -> Iterable[Utterance]:
+        """The fixed utterances of a split (train, valid or test), in order, nothing augmented."""
+        ...
+
+
+def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,).
+
+    Text is `input_ids` (B, Tt) where it is word pieces, else `text` (B, Tt, Dt).
+    """
+    batch: dict[str, Tensor] = {}
+    for m in ("text", "audio", "vision"):
+        rows = [torch.from_numpy(np.asarray(getattr(u, m))) for u in utterances]
+        lengths = torch.tensor([len(r) for r in rows])
+        padded = pad_sequence(rows, batch_first=True)
+        if padded.shape[1] == 0:  # absent in the whole batch: the graph still needs one row
+            padded = padded.new_zeros((len(rows), 1, *padded.shape[2:]))
+        batch["input_ids" if padded.ndim == 2 else m] = padded
+        batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
+    batch["emotion"] = torch.tensor([u.emotion for u in utterances])
+    batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
+    return batch
