@@ -32,15 +32,21 @@ class Checkpoint:
     info: dict[str, Any]
 
 
-def save(folder: Path, model: DMD, config: Config, tokenizer: Path, info: dict[str, Any]) -> None:
-    """Write a checkpoint; each file appears whole or not at all, `checkpoint.json` last."""
+def save(
+    folder: Path, model: DMD, config: Config, tokenizer: Path | None, info: dict[str, Any]
+) -> None:
+    """Write a checkpoint; each file appears whole or not at all, `checkpoint.json` last.
+
+    `tokenizer` is None for a model without a language encoder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
     save_file(weights, partial)
     os.replace(partial, folder / "model.safetensors")
-    shutil.copyfile(tokenizer, folder / "tokenizer.json.partial")
-    os.replace(folder / "tokenizer.json.partial", folder / "tokenizer.json")
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, folder / "tokenizer.json.partial")
+        os.replace(folder / "tokenizer.json.partial", folder / "tokenizer.json")
     write_json(
         folder / "checkpoint.json",
         {
@@ -50,7 +56,7 @@ def save(folder: Path, model: DMD, config: Config, tokenizer: Path, info: dict[s
             "weights_sha256": hashlib.sha256(
                 (folder / "model.safetensors").read_bytes()
             ).hexdigest(),
-            "language_architecture": model.language.architecture(),
+            "language_architecture": model.language.architecture() if model.language else None,
             **info,
         },
     )
@@ -64,7 +70,8 @@ def load(folder: Path) -> Checkpoint:
     try:
         info = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         config = from_dict(info["config"])
-        language = LanguageEncoder.from_config(info["language_architecture"])
+        described = info["language_architecture"]
+        language = LanguageEncoder.from_config(described) if described else None
         model = DMD(config.model, language, len(info["emotions"]))
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict(weights)

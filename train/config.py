@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UsageError
+from runtime.features.spec import SPEC
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,11 +21,18 @@ __all__ = ["Config", "DataConfig", "LossConfig", "ModelConfig", "OptimConfig", "
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Size and options of the DMD model. The paper's symbol of `dim` is d."""
+    """Size and options of the DMD model. The paper's symbol of `dim` is d.
+
+    The defaults are the deployable model. `configs/paper_mosi.toml` and `paper_mosei.toml` switch
+    every option to what the published code does.
+    """
 
     language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
     language_layers: int = 3  # first layers kept; 0 keeps all
     freeze_word_embeddings: bool = True
+    text_dim: int = 0  # width of ready text vectors; 0: the language encoder reads word pieces
+    audio_dim: int = SPEC.audio_dim
+    vision_dim: int = SPEC.vision_dim
     dim: int = 64
     n_heads: int = 4  # head width dim / n_heads, and 2 dim / n_heads in the memory transformers
     n_layers: int = 2
@@ -34,8 +42,23 @@ class ModelConfig:
     stride_audio: int = 3  # 25 rows a second are more than prosody needs
     stride_vision: int = 2
     gd_hidden: int = 64
-    dropout: float = 0.1
+    gd_hidden_hetero: int = 64
+    dropout: float = 0.1  # residual and feed-forward branches of the transformers
+    dropout_embed: float = 0.1
+    dropout_text: float = 0.0  # on the language branch's output
+    dropout_attention_text: float = 0.0  # by the modality attended to; memory takes text's
+    dropout_attention_audio: float = 0.0
+    dropout_attention_vision: float = 0.0
     dropout_head: float = 0.2
+    standardise: bool = True  # raw rows by statistics of the training set
+    masked: bool = True  # padding is masked; else it is data, and convolutions do not pad
+    causal: bool = False
+    published_positions: bool = False
+    summary: str = "attention"  # or "last": the last time step
+    gate: str = "softmax"  # over modalities; or "sigmoid": replaces the features, as published
+    n_steps_text: int = 0  # fixed lengths before the convolutions; the homogeneous heads then read
+    n_steps_audio: int = 0  # flattened time. 0: any length, and they read the summary
+    n_steps_vision: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +68,7 @@ class LossConfig:
     lambda_decoupling: float = 0.1
     lambda_distillation: float = 0.05
     gamma: float = 0.1  # margin and orthogonality inside the decoupling loss
-    margin: float = 0.2
+    margin: float = 0.2  # between emotions; times the sentiment gap where only that is labelled
     unimodal: float = 0.5  # task terms of the single-modality heads, homogeneous and heterogeneous
     sentiment: float = 0.5  # L1 of the sentiment against cross-entropy of the emotion
     edge_regularisation: float = 10.0

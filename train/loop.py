@@ -29,7 +29,8 @@ SUBSETS: tuple[tuple[str, ...], ...] = tuple(
 
 def optimiser(model: TrainingDMD, config: OptimConfig, n_steps: int) -> tuple[Any, Any]:
     """AdamW with a lower rate for the pretrained language encoder, and its schedule."""
-    language = {id(p) for p in model.dmd.language.parameters()}
+    encoder = model.dmd.language
+    language = {id(p) for p in encoder.parameters()} if encoder else set()
     groups: list[dict[str, Any]] = [
         {"params": [], "lr": config.learning_rate},
         {"params": [], "lr": config.language_learning_rate},
@@ -37,6 +38,7 @@ def optimiser(model: TrainingDMD, config: OptimConfig, n_steps: int) -> tuple[An
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[id(parameter) in language]["params"].append(parameter)
+    groups = [group for group in groups if group["params"]]
     adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     n_warmup = max(1, round(config.warmup_share * n_steps))
 

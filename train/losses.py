@@ -11,9 +11,9 @@ from runtime.features.spec import MODALITIES
 from .config import Config, LossConfig
 from .models.dmd import DMD, Features
 from .models.gd_unit import GraphDistillation
-from .models.layers import head, masked_mean
+from .models.layers import Head, masked_mean
 
-__all__ = ["Losses", "TrainingDMD", "margin_loss", "orthogonality", "task_loss"]
+__all__ = ["Losses", "TrainingDMD", "margin_labels", "margin_loss", "orthogonality", "task_loss"]
 
 # The published code's priors (text = 0, audio = 1, vision = 2): text teaches both others; vision
 # teaches audio in the heterogeneous space (paper, fig. 13).
@@ -41,19 +41,18 @@ class TrainingDMD(nn.Module):
         self.config: LossConfig = config.loss
         self.dmd = dmd
         self.decode = nn.ModuleDict({m: nn.Linear(2 * d, d, bias=False) for m in MODALITIES})
-        self.common_head = head(3 * d, n, config.model.dropout_head)
+        self.common_head = Head(3 * d, n, config.model.dropout_head)
         self.hetero_heads = nn.ModuleDict(
-            {m: head(2 * d, n, config.model.dropout_head) for m in MODALITIES}
+            {m: Head(2 * d, n, config.model.dropout_head) for m in MODALITIES}
         )
         units = [
             GraphDistillation(
-                n,
-                dim,
-                config.model.gd_hidden,
-                favoured=favoured,
-                temperature=config.loss.edge_temperature,
+                n, dim, hidden, favoured=favoured, temperature=config.loss.edge_temperature
             )
-            for dim, favoured in ((d, _HOMO_PRIOR), (2 * d, _HETERO_PRIOR))
+            for dim, hidden, favoured in (
+                (d, config.model.gd_hidden, _HOMO_PRIOR),
+                (2 * d, config.model.gd_hidden_hetero, _HETERO_PRIOR),
+            )
         ]
         self.homo_gd, self.hetero_gd = units
 
@@ -62,12 +61,12 @@ class TrainingDMD(nn.Module):
         features = self.dmd(batch)
         config, present = self.config, features.present
         homo = torch.stack([features.homo[m] for m in MODALITIES], dim=1)  # (B, 3, d)
-        hetero = torch.stack([features.hetero[m] for m in MODALITIES], dim=1)  # (B, 3, 2 d)
+        homo_repr = torch.stack([features.homo_repr[m] for m in MODALITIES], dim=1)  # (B, 3, d)
         homo_outputs = torch.stack([features.homo_outputs[m] for m in MODALITIES], dim=1)
-        hetero_outputs = torch.stack(
-            [self.hetero_heads[m](features.hetero[m]) for m in MODALITIES], dim=1
-        )
-        common_outputs = self.common_head((homo * present[..., None]).flatten(1))
+        heads = [self.hetero_heads[m](features.hetero[m]) for m in MODALITIES]
+        hetero_outputs = torch.stack([outputs for outputs, _, _ in heads], dim=1)
+        hetero_repr = torch.stack([refined for _, _, refined in heads], dim=1)  # (B, 3, 2 d)
+        common_outputs, _, _ = self.common_head((homo * present[..., None]).flatten(1))
         everywhere = torch.ones_like(present[:, 0])
         terms = {
             "task_fused": task_loss(features.outputs, batch, everywhere, config),
@@ -77,9 +76,9 @@ class TrainingDMD(nn.Module):
             here = present[:, k]
             terms[f"task_homo_{m}"] = task_loss(homo_outputs[:, k], batch, here, config)
             terms[f"task_hetero_{m}"] = task_loss(hetero_outputs[:, k], batch, here, config)
-        terms |= self._decoupling(features, homo, batch["emotion"])
-        homo_gd = self.homo_gd(homo_outputs, homo, present)
-        hetero_gd = self.hetero_gd(hetero_outputs, hetero, present)
+        terms |= self._decoupling(features, homo, batch)
+        homo_gd = self.homo_gd(homo_outputs, homo_repr, present)
+        hetero_gd = self.hetero_gd(hetero_outputs, hetero_repr, present)
         terms |= {
             "distil_homo": homo_gd.loss,
             "distil_hetero": hetero_gd.loss,
@@ -88,9 +87,12 @@ class TrainingDMD(nn.Module):
         }
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
 
-    def _decoupling(self, features: Features, homo: Tensor, emotion: Tensor) -> dict[str, Tensor]:
+    def _decoupling(
+        self, features: Features, homo: Tensor, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Reconstruction, cycle, orthogonality and margin terms (paper eq. 1 to 4)."""
         here = {m: features.present[:, k, None] for k, m in enumerate(MODALITIES)}
+        label, margin = margin_labels(batch, self.config.margin)
         reconstruction, cycle, orthogonal = [], [], []
         for m in MODALITIES:
             valid = (features.mask[m] & here[m])[..., None]
@@ -104,7 +106,7 @@ class TrainingDMD(nn.Module):
             "reconstruction": torch.stack(reconstruction).sum(),
             "cycle": torch.stack(cycle).sum(),
             "orthogonality": torch.stack(orthogonal).sum(),
-            "margin": margin_loss(homo, emotion, features.present, self.config.margin),
+            "margin": margin_loss(homo, label, features.present, margin),
         }
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -132,17 +134,18 @@ def task_loss(
     `outputs` (B, 1 + n_emotions), `here` (B,) bool: the samples that count.
     """
     emotion, sentiment = batch["emotion"], batch["sentiment"]
+    rated = ~sentiment.isnan()
+    per_sentiment = (outputs[:, 0] - torch.where(rated, sentiment, 0.0)).abs()
+    loss = config.sentiment * masked_mean(per_sentiment, here & rated)
+    if outputs.shape[1] == 1:  # a model of sentiment alone
+        return loss
     per_emotion = F.cross_entropy(
         outputs[:, 1:],
         emotion.clamp(min=0),
         label_smoothing=config.label_smoothing,
         reduction="none",
     )
-    rated = ~sentiment.isnan()
-    per_sentiment = (outputs[:, 0] - torch.where(rated, sentiment, 0.0)).abs()
-    return masked_mean(per_emotion, here & (emotion >= 0)) + config.sentiment * masked_mean(
-        per_sentiment, here & rated
-    )
+    return loss + masked_mean(per_emotion, here & (emotion >= 0))
 
 
 def orthogonality(common: Tensor, private: Tensor, mask: Tensor) -> Tensor:
@@ -154,21 +157,42 @@ def orthogonality(common: Tensor, private: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(F.cosine_similarity(common, private, dim=-1) ** 2, mask)
 
 
-def margin_loss(homo: Tensor, emotion: Tensor, present: Tensor, margin: float) -> Tensor:
-    """Same emotion across modalities closer than other emotions within a modality (paper eq. 3).
+def margin_loss(homo: Tensor, label: Tensor, present: Tensor, margin: Tensor) -> Tensor:
+    """Same label across modalities closer than other labels within a modality (paper eq. 3).
 
-    `homo` (B, 3, d) summaries of the common features, `emotion` (B,) with -1 for unknown,
-    `present` (B, 3) bool. Mean of max(0, margin - cos(i, j) + cos(i, k)) over all triples with
-    m_i != m_j, m_i = m_k, y_i = y_j, y_i != y_k; 0 when there is none.
+    `homo` (B, 3, d) summaries of the common features, `label` (B,) emotion or sentiment, NaN for
+    unknown, `present` (B, 3) bool, `margin` (B, B) by i and k. Mean of
+    max(0, margin - cos(i, j) + cos(i, k)) over all triples with m_i != m_j, m_i = m_k, y_i = y_j,
+    y_i != y_k; 0 when there is none.
     """
-    known = (present & (emotion >= 0)[:, None]).flatten()
-    vectors = F.normalize(homo.flatten(0, 1)[known], dim=-1)
-    label = emotion[:, None].expand_as(present).flatten()[known]
-    modality = torch.arange(3, device=homo.device).expand_as(present).flatten()[known]
-    cosine = vectors @ vectors.T
-    same_label = label[:, None] == label
-    same_modality = modality[:, None] == modality
-    positive = same_label & ~same_modality
-    negative = ~same_label & same_modality
-    hinge = F.relu(margin - cosine[:, :, None] + cosine[:, None, :])  # (i, j, k)
-    return masked_mean(hinge, positive[:, :, None] & negative[:, None, :])
+    vectors = F.normalize(homo, dim=-1)
+    known = present & ~label.isnan()[:, None]  # (B, 3)
+    same = label[:, None] == label
+    total, n = homo.new_zeros(()), homo.new_zeros(())
+    for a in range(3):
+        within = vectors[:, a] @ vectors[:, a].T  # cos(i, k)
+        negative = ~same & known[:, a, None] & known[:, a]
+        for b in range(3):
+            if a == b:
+                continue
+            across = vectors[:, a] @ vectors[:, b].T  # cos(i, j)
+            positive = same & known[:, a, None] & known[:, b]
+            hinge = F.relu((margin + within)[:, None, :] - across[:, :, None])  # (i, j, k)
+            triples = (positive[:, :, None] & negative[:, None, :]).to(hinge.dtype)
+            total, n = total + (hinge * triples).sum(), n + triples.sum()
+    return total / n.clamp(min=1.0)
+
+
+def margin_labels(batch: dict[str, Tensor], margin: float) -> tuple[Tensor, Tensor]:
+    """What `margin_loss` compares: the emotion, or the sentiment where no emotion is labelled.
+
+    Returns labels (B,) with NaN for unknown and margins (B, B): constant between emotions, times
+    the gap |y_i - y_k| between sentiments, as in the published code.
+    """
+    emotion = batch["emotion"].to(torch.float32)
+    if bool((emotion >= 0).any()):
+        return emotion.masked_fill(emotion < 0, float("nan")), torch.full(
+            (len(emotion),) * 2, margin, device=emotion.device
+        )
+    sentiment = batch["sentiment"]
+    return sentiment, margin * (sentiment[:, None] - sentiment).abs().nan_to_num()

@@ -7,7 +7,7 @@ from torch import Tensor
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, LossConfig, ModelConfig
 from train.loop import SUBSETS, keep
-from train.losses import TrainingDMD, margin_loss, orthogonality, task_loss
+from train.losses import TrainingDMD, margin_labels, margin_loss, orthogonality, task_loss
 from train.models.dmd import DMD
 from train.models.gd_unit import EDGES, GraphDistillation
 from train.models.language import LanguageEncoder
@@ -175,8 +175,17 @@ def test_margin_loss_equals_its_definition() -> None:
         if mi != mj and mi == mk and yi == yj and yi != yk
     ]
     expected = sum(terms) / len(terms)
-    assert float(margin_loss(homo, emotion, present, margin)) == pytest.approx(expected, rel=1e-4)
-    assert margin_loss(homo, torch.full((n,), -1), present, margin) == 0.0
+    label, margins = margin_labels({"emotion": emotion}, margin)
+    assert float(margin_loss(homo, label, present, margins)) == pytest.approx(expected, rel=1e-4)
+    assert margin_loss(homo, torch.full((n,), torch.nan), present, margins) == 0.0
+
+
+def test_margin_between_sentiments_is_their_gap() -> None:
+    batch = {"emotion": torch.tensor([-1, -1, -1]), "sentiment": torch.tensor([-1.0, 2.0, 2.0])}
+    label, margins = margin_labels(batch, 0.15)
+    torch.testing.assert_close(label, batch["sentiment"])
+    torch.testing.assert_close(margins[0], torch.tensor([0.0, 0.45, 0.45]))
+    assert margin_loss(torch.randn(3, 3, 5), label, torch.ones(3, 3, dtype=bool), margins) > 0
 
 
 def test_graph_distillation_teaches_along_edges_only() -> None:

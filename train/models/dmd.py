@@ -1,10 +1,12 @@
-"""DMD (Li et al., CVPR 2023) in its deployable form: what inference needs, and nothing else.
+"""DMD (Li et al., CVPR 2023): what inference needs, and nothing else.
 
-Heads, decoders and graph distillation that only training needs are in `train/losses.py`. Changes
-against the paper are those of the project's edge variant: padding masks, no causal masks, pooled
-summaries instead of flattened time, learned tokens for missing modalities, two tasks.
+Heads, decoders and graph distillation that only training needs are in `train/losses.py`. By
+default this is the deployable form: padding masks, no causal masks, pooled summaries instead of
+flattened time, learned tokens for missing modalities, two tasks. The options of `ModelConfig`
+switch each of these to what the published code does (`configs/paper_*.toml`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,19 +16,23 @@ from torch import Tensor, nn
 from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
+from .fusion import SigmoidGate, SoftmaxGate
 from .language import LanguageEncoder
 from .layers import (
     AttentionPool,
+    Head,
+    LastStep,
     MaskedConv,
     Normalise,
     NormaliseAudio,
     NormaliseVision,
     Transformer,
-    head,
+    TransformerConfig,
 )
 
-__all__ = ["DMD", "Features"]
+__all__ = ["DMD", "OTHERS", "Features"]
 
+# The modalities that each one attends to, in the order of the memory's input (paper, fig. 3).
 OTHERS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}
 
 
@@ -36,7 +42,8 @@ class Features:
 
     `shallow` X~, `common` C, `private` P: (B, T_m, d) with `mask` (B, T_m). `homo` (B, d) and
     `hetero` (B, 2 d) are summaries; `outputs` (B, 1 + n_emotions) is the fused prediction,
-    `homo_outputs` each modality's own; `weight` (B, 3) the fusion gate; `present` (B, 3) bool.
+    `homo_outputs` each modality's own, `homo_repr` (B, d) what its head makes of it; `weight`
+    (B, 3) the fusion gate; `present` (B, 3) bool.
     """
 
     shallow: dict[str, Tensor]
@@ -46,67 +53,91 @@ class Features:
     homo: dict[str, Tensor]
     hetero: dict[str, Tensor]
     homo_outputs: dict[str, Tensor]
+    homo_repr: dict[str, Tensor]
     outputs: Tensor
     weight: Tensor
     present: Tensor
 
 
 class DMD(nn.Module):
-    """The model that is exported. `temperature` calibrates the emotion probabilities."""
+    """The model that is exported. `temperature` calibrates the emotion probabilities.
+
+    `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
+    """
 
     temperature: Tensor
 
-    def __init__(self, config: ModelConfig, language: LanguageEncoder, n_emotions: int) -> None:
+    def __init__(
+        self, config: ModelConfig, language: LanguageEncoder | None, n_emotions: int
+    ) -> None:
         super().__init__()
-        d, self.n_outputs = config.dim, 1 + n_emotions
+        self.config, self.n_outputs = config, 1 + n_emotions
+        d = config.dim
         self.language = language
         self.normalise = nn.ModuleDict(
             {
-                "audio": NormaliseAudio(),
-                "vision": NormaliseVision(),
+                "audio": _normalise(config.audio_dim, SPEC.audio_dim, NormaliseAudio),
+                "vision": _normalise(config.vision_dim, SPEC.vision_dim, NormaliseVision),
             }
+            if config.standardise
+            else {}
         )
+        self.dropout_text = nn.Dropout(config.dropout_text)
+        dims = {
+            "text": config.text_dim if language is None else language.dim,
+            "audio": config.audio_dim,
+            "vision": config.vision_dim,
+        }
+        kernels = (config.kernel_text, config.kernel_audio, config.kernel_vision)
+        strides = (1, config.stride_audio, config.stride_vision)
         self.project = nn.ModuleDict(
             {
-                "text": MaskedConv(language.dim, d, config.kernel_text),
-                "audio": MaskedConv(SPEC.audio_dim, d, config.kernel_audio, config.stride_audio),
-                "vision": MaskedConv(
-                    SPEC.vision_dim, d, config.kernel_vision, config.stride_vision
-                ),
+                m: MaskedConv(dims[m], d, kernel, stride, pad=config.masked)
+                for m, kernel, stride in zip(MODALITIES, kernels, strides, strict=True)
             }
         )
-        self.missing = nn.ParameterDict(
-            {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
-        )
+        if config.masked:
+            self.missing = nn.ParameterDict(
+                {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
+            )
         self.encode_common = nn.Linear(d, d, bias=False)  # 1x1 convolution, shared
         self.encode_private = nn.ModuleDict({m: nn.Linear(d, d, bias=False) for m in MODALITIES})
-
-        def transformer(dim: int) -> Transformer:
-            return Transformer(dim, config.n_heads, config.n_layers, config.dropout)
-
-        self.self_common = nn.ModuleDict({m: transformer(d) for m in MODALITIES})
+        self.self_common = nn.ModuleDict({m: _transformer(config, d, m) for m in MODALITIES})
         self.crossmodal = nn.ModuleDict(
-            {f"{source}_to_{m}": transformer(d) for m in MODALITIES for source in OTHERS[m]}
+            {
+                f"{source}_to_{m}": _transformer(config, d, source)
+                for m in MODALITIES
+                for source in OTHERS[m]
+            }
         )
-        self.memory = nn.ModuleDict({m: transformer(2 * d) for m in MODALITIES})
-        self.pool_homo = nn.ModuleDict({m: AttentionPool(d) for m in MODALITIES})
-        self.pool_hetero = nn.ModuleDict({m: AttentionPool(2 * d) for m in MODALITIES})
+        self.memory = nn.ModuleDict({m: _transformer(config, 2 * d, "text") for m in MODALITIES})
+        self.pool_homo = nn.ModuleDict({m: _summary(config, d) for m in MODALITIES})
+        self.pool_hetero = nn.ModuleDict({m: _summary(config, 2 * d) for m in MODALITIES})
+        steps = (config.n_steps_text, config.n_steps_audio, config.n_steps_vision)
+        n_left = {
+            m: n - kernel + 1 for m, n, kernel in zip(MODALITIES, steps, kernels, strict=True)
+        }
+        self.flatten = all(steps)
         self.homo_heads = nn.ModuleDict(
-            {m: head(d, self.n_outputs, config.dropout_head) for m in MODALITIES}
+            {
+                m: Head(
+                    d * n_left[m] if self.flatten else d, self.n_outputs, config.dropout_head, d
+                )
+                for m in MODALITIES
+            }
         )
-        self.gate = nn.ModuleDict({m: nn.Linear(3 * d, 1) for m in MODALITIES})
-        self.fuse = nn.Sequential(
-            nn.Linear(9 * d, 3 * d), nn.ReLU(), nn.Dropout(config.dropout_head)
+        self.fusion = (
+            SigmoidGate(d) if config.gate == "sigmoid" else SoftmaxGate(d, config.dropout_head)
         )
-        self.fuse_skip = nn.Linear(9 * d, 3 * d)
-        self.fused_head = head(3 * d, self.n_outputs, config.dropout_head)
+        self.fused_head = Head(self.fusion.dim, self.n_outputs, config.dropout_head)
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, batch: dict[str, Tensor]) -> Features:
         """Decouple, reinforce, summarise and fuse one batch.
 
-        `batch`: `input_ids` (B, Tt) int64, `audio` (B, Ta, 43), `vision` (B, Tv, 59) float32 and
-        `text_mask`, `audio_mask`, `vision_mask` (B, T) bool, all false where a modality is absent.
+        `batch`: `input_ids` (B, Tt) int64 or `text` (B, Tt, Dt), `audio` (B, Ta, Da), `vision`
+        (B, Tv, Dv) float32 and `text_mask`, `audio_mask`, `vision_mask` (B, T) bool, all false
+        where a modality is absent.
         """
         shallow, mask, present = self._shallow(batch)
         common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
@@ -116,13 +147,11 @@ class DMD(nn.Module):
             for m in MODALITIES
         }
         hetero = {m: self._reinforce(m, private, mask) for m in MODALITIES}
-        summary = {m: torch.cat([hetero[m], homo[m]], dim=-1) for m in MODALITIES}  # (B, 3 d)
-        scores = torch.cat([self.gate[m](summary[m]) for m in MODALITIES], dim=1)
-        # An utterance with nothing at all still needs a finite answer: all weights are then 0.
-        weight = scores.masked_fill(~present, -1e9).softmax(dim=1) * present
-        gated = torch.cat(
-            [3.0 * weight[:, k : k + 1] * summary[m] for k, m in enumerate(MODALITIES)], dim=-1
-        )
+        homo_heads = {
+            m: self.homo_heads[m](common[m].flatten(1) if self.flatten else homo[m])
+            for m in MODALITIES
+        }
+        fused, weight = self.fusion(hetero, homo, present)
         return Features(
             shallow=shallow,
             common=common,
@@ -130,8 +159,9 @@ class DMD(nn.Module):
             mask=mask,
             homo=homo,
             hetero=hetero,
-            homo_outputs={m: self.homo_heads[m](homo[m]) for m in MODALITIES},
-            outputs=self.fused_head(self.fuse(gated) + self.fuse_skip(gated)),
+            homo_outputs={m: homo_heads[m][0] for m in MODALITIES},
+            homo_repr={m: homo_heads[m][1] for m in MODALITIES},
+            outputs=self.fused_head(fused)[0],
             weight=weight,
             present=present,
         )
@@ -153,11 +183,11 @@ class DMD(nn.Module):
 
     def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
         """Set the statistics of raw rows from a batch of training utterances."""
-        for m in ("audio", "vision"):
-            valid = batch[f"{m}_mask"]
-            if m == "vision":
-                valid = valid & (batch[m][..., -1] > 0)
+        for m in self.normalise:
             normalise = cast(Normalise, self.normalise[m])
+            valid = batch[f"{m}_mask"]
+            if isinstance(normalise, NormaliseVision):
+                valid = valid & (batch[m][..., -1] > 0)
             rows = normalise.prepare(batch[m], batch[f"{m}_mask"])[valid]
             normalise.mean.copy_(rows.mean(dim=0))
             normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
@@ -165,20 +195,30 @@ class DMD(nn.Module):
     def _shallow(
         self, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """X~ and masks; an absent modality becomes one learned token."""
-        rows: dict[str, Tensor] = {
-            "text": self.language(batch["input_ids"], _first_on(batch["text_mask"])),
-            "audio": self.normalise["audio"](batch["audio"], batch["audio_mask"]),
-            "vision": self.normalise["vision"](batch["vision"], batch["vision_mask"]),
-        }
-        shallow, masks, present = {}, {}, []
-        for m in MODALITIES:
-            x, mask = self.project[m](rows[m], batch[f"{m}_mask"])
-            here = mask.any(dim=1)
-            x = torch.where(here[:, None, None], x, self.missing[m])
-            shallow[m], masks[m] = x, _first_on(mask)
-            present.append(here)
-        return shallow, masks, torch.stack(present, dim=1)
+        """X~ and masks; an absent modality becomes one learned token (masked) or zeros."""
+        present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+        shallow, masks = {}, {}
+        for k, m in enumerate(MODALITIES):
+            here, mask = present[:, k, None, None], batch[f"{m}_mask"]
+            if not self.config.masked:
+                mask = here[..., 0].expand_as(mask)  # padding is data
+            x, mask = self.project[m](self._rows(m, batch), mask)
+            if self.config.masked:
+                x = torch.where(here, x, self.missing[m])
+            shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True
+        return shallow, masks, present
+
+    def _rows(self, m: str, batch: dict[str, Tensor]) -> Tensor:
+        """Raw rows of a modality (B, T, dim): encoded words, or standardised features."""
+        if m != "text":
+            rows, mask = batch[m], batch[f"{m}_mask"]
+            return self.normalise[m](rows, mask) if m in self.normalise else rows
+        if self.language is None:
+            return self.dropout_text(batch["text"])
+        mask = batch["text_mask"]
+        if not self.config.masked:
+            mask = mask & (batch["input_ids"] != 0)  # BERT's [PAD], the only padding masked
+        return self.dropout_text(self.language(batch["input_ids"], _first_on(mask)))
 
     def _reinforce(self, m: str, private: dict[str, Any], mask: dict[str, Any]) -> Tensor:
         """Private rows of `m` attend to both other modalities; summary (B, 2 d) (paper eq. 8)."""
@@ -189,6 +229,35 @@ class DMD(nn.Module):
         return self.pool_hetero[m](
             self.memory[m](torch.cat(crossed, dim=-1), None, mask[m]), mask[m]
         )
+
+
+def _normalise(dim: int, own_dim: int, own: Callable[[], Normalise]) -> Normalise:
+    """The runtime's own rows have columns of known meaning; any others are just numbers."""
+    return own() if dim == own_dim else Normalise(dim)
+
+
+def _summary(config: ModelConfig, dim: int) -> nn.Module:
+    return LastStep() if config.summary == "last" else AttentionPool(dim)
+
+
+def _transformer(config: ModelConfig, dim: int, source: str) -> Transformer:
+    dropout = {
+        "text": config.dropout_attention_text,
+        "audio": config.dropout_attention_audio,
+        "vision": config.dropout_attention_vision,
+    }
+    return Transformer(
+        dim,
+        TransformerConfig(
+            n_heads=config.n_heads,
+            n_layers=config.n_layers,
+            dropout=config.dropout,
+            dropout_embed=config.dropout_embed,
+            dropout_attention=dropout[source],
+            causal=config.causal,
+            published_positions=config.published_positions,
+        ),
+    )
 
 
 def _first_on(mask: Tensor) -> Tensor:

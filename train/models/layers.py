@@ -1,6 +1,7 @@
 """Building blocks: masked convolution, masked transformer, attention pooling, normalisation."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,23 +10,19 @@ from runtime.features.spec import SPEC
 
 __all__ = [
     "AttentionPool",
+    "Head",
+    "LastStep",
     "MaskedConv",
     "Normalise",
     "NormaliseAudio",
     "NormaliseVision",
     "Transformer",
-    "head",
+    "TransformerConfig",
     "masked_mean",
 ]
 
-# Positions for the longest text, audio or vision sequence of one utterance.
-_MAX_ROWS = math.ceil(
-    max(
-        SPEC.max_pieces,
-        SPEC.max_utterance_s * SPEC.audio_rate_hz,
-        SPEC.max_utterance_s * SPEC.vision_rate_hz,
-    )
-)
+# Positions for the longest sequence: an utterance has 375 audio rows, MOSI and MOSEI up to 500.
+_MAX_ROWS = 512
 
 
 class Normalise(nn.Module):
@@ -82,18 +79,42 @@ class NormaliseVision(Normalise):
 
 
 class MaskedConv(nn.Module):
-    """Temporal convolution to the common width; masked rows count as zero."""
+    """Temporal convolution to the common width; masked rows count as zero.
 
-    def __init__(self, dim_in: int, dim: int, kernel: int, stride: int = 1) -> None:
+    `pad` keeps the length; without it, as in the published code, kernel - 1 rows are lost.
+    """
+
+    def __init__(
+        self, dim_in: int, dim: int, kernel: int, stride: int = 1, *, pad: bool = True
+    ) -> None:
         super().__init__()
-        self.stride = stride
-        self.conv = nn.Conv1d(dim_in, dim, kernel, stride, padding=kernel // 2, bias=False)
+        self.stride, self.n_lost = stride, 0 if pad else kernel - 1
+        padding = kernel // 2 if pad else 0
+        self.conv = nn.Conv1d(dim_in, dim, kernel, stride, padding=padding, bias=False)
 
     def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, dim_in), (B, T) bool -> (B, ceil(T / stride), dim) and its mask."""
         rows = rows * mask[..., None]
         out = self.conv(rows.transpose(1, 2)).transpose(1, 2)
-        return out, mask[:, :: self.stride]
+        return out, mask[:, self.n_lost :: self.stride]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape and habits of one transformer. `dropout`: residual and feed-forward branches.
+
+    `causal`: a row attends to no later row (with the offset |Tq - Tk| between sequences).
+    `published_positions`: those of the published code, which start at 1, put all sines before all
+    cosines, and give none to a row whose first channel is 0 (padding, in its data).
+    """
+
+    n_heads: int
+    n_layers: int
+    dropout: float
+    dropout_embed: float
+    dropout_attention: float
+    causal: bool
+    published_positions: bool
 
 
 class Transformer(nn.Module):
@@ -101,13 +122,15 @@ class Transformer(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, dim: int, n_heads: int, n_layers: int, dropout: float) -> None:
+    def __init__(self, dim: int, config: TransformerConfig) -> None:
         super().__init__()
         self.scale = math.sqrt(dim)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(dim, n_heads, dropout) for _ in range(n_layers))
+        self.dropout = nn.Dropout(config.dropout_embed)
+        self.causal, self.published_positions = config.causal, config.published_positions
+        self.layers = nn.ModuleList(_Layer(dim, config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(dim)
-        self.register_buffer("positions", _sinusoids(_MAX_ROWS, dim), persistent=False)
+        table = _published_sinusoids if config.published_positions else _sinusoids
+        self.register_buffer("positions", table(_MAX_ROWS, dim), persistent=False)
 
     def forward(self, query: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
         """(B, Tq, dim), (B, Tk, dim) or None for self-attention, (B, Tk) bool -> (B, Tq, dim).
@@ -116,43 +139,50 @@ class Transformer(nn.Module):
         """
         query = self._embed(query)
         source = None if source is None else self._embed(source)
+        allowed = mask[:, None, None, :]  # (B, 1, 1, Tk)
+        if self.causal:
+            allowed = allowed & _not_later(query.shape[1], mask.shape[1], mask.device)
         for layer in self.layers:
-            query = layer(query, source, mask)
+            query = layer(query, source, allowed)
         return self.norm(query)
 
     def _embed(self, rows: Tensor) -> Tensor:
-        return self.dropout(self.scale * rows + self.positions[: rows.shape[1]])
+        positions = self.positions[: rows.shape[1]]
+        if self.published_positions:
+            positions = positions * (rows[..., :1] != 0)
+        return self.dropout(self.scale * rows + positions)
 
 
 class _Layer(nn.Module):
-    def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, config: TransformerConfig) -> None:
         super().__init__()
-        self.n_heads = n_heads
+        self.n_heads = config.n_heads
         self.norm_attention = nn.LayerNorm(dim)
         self.norm_feed_forward = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(4 * dim, dim)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_attention = nn.Dropout(config.dropout_attention)
 
-    def forward(self, rows: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
         query = self.norm_attention(rows)
         source = query if source is None else self.norm_attention(source)
-        rows = rows + self.dropout(self._attend(query, source, mask))
+        rows = rows + self.dropout(self._attend(query, source, allowed))
         return rows + self.dropout(self.feed_forward(self.norm_feed_forward(rows)))
 
-    def _attend(self, query: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
         key, value = self.key_value(source).chunk(2, dim=-1)
         q, k, v = (
             x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, dim / heads)
             for x in (self.query(query), key, value)
         )
         scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        scores = scores.masked_fill(~mask[:, None, None, :], -1e9)
-        return self.out((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
+        weights = scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
+        return self.out((self.dropout_attention(weights) @ v).transpose(1, 2).flatten(2))
 
 
 class AttentionPool(nn.Module):
@@ -168,11 +198,37 @@ class AttentionPool(nn.Module):
         return (scores.softmax(dim=1)[:, None] @ rows).squeeze(1)
 
 
-def head(dim: int, n_outputs: int, dropout: float) -> nn.Sequential:
-    """Summary (B, dim) -> (B, n_outputs): sentiment first, then one logit per emotion."""
-    return nn.Sequential(
-        nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, n_outputs)
-    )
+class LastStep(nn.Module):
+    """The last valid row: the summary of a sequence in the published code."""
+
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, dim), (B, T) bool with at least one true a sample -> (B, dim)."""
+        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
+        return rows[torch.arange(len(rows), device=rows.device), last]
+
+
+class Head(nn.Module):
+    """Residual two-layer head of the published code: (B, dim) -> outputs and representations."""
+
+    def __init__(self, dim: int, n_outputs: int, dropout: float, hidden: int | None = None) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, hidden or dim)
+        self.up = nn.Linear(hidden or dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(dim, n_outputs)
+
+    def forward(self, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, dim) -> outputs (B, n_outputs: sentiment, then one logit per emotion), hidden layer
+        (B, hidden), and the refined summary (B, dim)."""
+        hidden = self.down(summary).relu()
+        refined = self.up(self.dropout(hidden)) + summary
+        return self.out(refined), hidden, refined
+
+
+def _not_later(n_query: int, n_key: int, device: torch.device) -> Tensor:
+    """(Tq, Tk) bool: key j is allowed for query i when j - i <= |Tq - Tk|."""
+    gap = torch.arange(n_key, device=device) - torch.arange(n_query, device=device)[:, None]
+    return gap <= abs(n_query - n_key)
 
 
 def _sinusoids(n: int, dim: int) -> Tensor:
@@ -181,6 +237,14 @@ def _sinusoids(n: int, dim: int) -> Tensor:
         torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim)
     )
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def _published_sinusoids(n: int, dim: int) -> Tensor:
+    """(n, dim) positions 1 to n as in tensor2tensor: sines, then cosines."""
+    half = dim // 2
+    rate = torch.exp(torch.arange(half) * (-math.log(10_000.0) / (half - 1)))
+    angle = torch.arange(1, n + 1)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
