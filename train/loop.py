@@ -39,7 +39,7 @@ def optimiser(model: TrainingDMD, config: OptimConfig, n_steps: int) -> tuple[An
         if parameter.requires_grad:
             groups[id(parameter) in language]["params"].append(parameter)
     groups = [group for group in groups if group["params"]]
-    adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
     n_warmup = max(1, round(config.warmup_share * n_steps))
 
     def factor(step: int) -> float:

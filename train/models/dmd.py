@@ -20,6 +20,7 @@ from .fusion import SigmoidGate, SoftmaxGate
 from .language import LanguageEncoder
 from .layers import (
     AttentionPool,
+    Dropout,
     Head,
     LastStep,
     MaskedConv,
@@ -82,7 +83,7 @@ class DMD(nn.Module):
             if config.standardise
             else {}
         )
-        self.dropout_text = nn.Dropout(config.dropout_text)
+        self.dropout_text = Dropout(config.dropout_text)
         dims = {
             "text": config.text_dim if language is None else language.dim,
             "audio": config.audio_dim,
@@ -143,7 +144,7 @@ class DMD(nn.Module):
         common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
         private = {m: self.encode_private[m](shallow[m]) for m in MODALITIES}
         homo = {
-            m: self.pool_homo[m](self.self_common[m](common[m], None, mask[m]), mask[m])
+            m: self._summarise(self.self_common[m], self.pool_homo[m], common[m], mask[m])
             for m in MODALITIES
         }
         hetero = {m: self._reinforce(m, private, mask) for m in MODALITIES}
@@ -226,9 +227,16 @@ class DMD(nn.Module):
             self.crossmodal[f"{source}_to_{m}"](private[m], private[source], mask[source])
             for source in OTHERS[m]
         ]
-        return self.pool_hetero[m](
-            self.memory[m](torch.cat(crossed, dim=-1), None, mask[m]), mask[m]
-        )
+        rows = torch.cat(crossed, dim=-1)
+        return self._summarise(self.memory[m], self.pool_hetero[m], rows, mask[m])
+
+    def _summarise(
+        self, transformer: nn.Module, pool: nn.Module, rows: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Self-attention, then the summary over time; (B, T, dim) -> (B, dim)."""
+        if self.config.summary == "last" and not self.config.masked:
+            return cast(Tensor, transformer(rows, None, mask, last=True)[:, -1])
+        return cast(Tensor, pool(transformer(rows, None, mask), mask))
 
 
 def _normalise(dim: int, own_dim: int, own: Callable[[], Normalise]) -> Normalise:

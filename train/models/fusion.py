@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from runtime.features.spec import MODALITIES
 
+from .layers import Dropout
+
 __all__ = ["SigmoidGate", "SoftmaxGate"]
 
 Summaries = dict[str, Tensor]
@@ -17,7 +19,7 @@ class SoftmaxGate(nn.Module):
         super().__init__()
         self.dim = 3 * d
         self.gate = nn.ModuleDict({m: nn.Linear(3 * d, 1) for m in MODALITIES})
-        self.fuse = nn.Sequential(nn.Linear(9 * d, 3 * d), nn.ReLU(), nn.Dropout(dropout))
+        self.fuse = nn.Sequential(nn.Linear(9 * d, 3 * d), nn.ReLU(), Dropout(dropout))
         self.skip = nn.Linear(9 * d, 3 * d)
 
     def forward(self, hetero: Summaries, homo: Summaries, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from runtime.features.spec import SPEC
 
 __all__ = [
     "AttentionPool",
+    "Dropout",
     "Head",
     "LastStep",
     "MaskedConv",
@@ -125,26 +127,30 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, config: TransformerConfig) -> None:
         super().__init__()
         self.scale = math.sqrt(dim)
-        self.dropout = nn.Dropout(config.dropout_embed)
+        self.dropout = Dropout(config.dropout_embed)
         self.causal, self.published_positions = config.causal, config.published_positions
         self.layers = nn.ModuleList(_Layer(dim, config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(dim)
         table = _published_sinusoids if config.published_positions else _sinusoids
         self.register_buffer("positions", table(_MAX_ROWS, dim), persistent=False)
 
-    def forward(self, query: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, source: Tensor | None, mask: Tensor, *, last: bool = False
+    ) -> Tensor:
         """(B, Tq, dim), (B, Tk, dim) or None for self-attention, (B, Tk) bool -> (B, Tq, dim).
 
-        `mask` belongs to the rows attended to; each sample must have at least one.
+        `mask` belongs to the rows attended to; each sample must have at least one. With `last`,
+        for summaries that read the last row only, no other is computed in the last layer: (B, 1,
+        dim).
         """
         query = self._embed(query)
         source = None if source is None else self._embed(source)
         allowed = mask[:, None, None, :]  # (B, 1, 1, Tk)
         if self.causal:
             allowed = allowed & _not_later(query.shape[1], mask.shape[1], mask.device)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             query = layer(query, source, allowed)
-        return self.norm(query)
+        return self.norm(self.layers[-1](query, source, allowed, last=last))
 
     def _embed(self, rows: Tensor) -> Tensor:
         positions = self.positions[: rows.shape[1]]
@@ -163,14 +169,18 @@ class _Layer(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(4 * dim, dim)
+            nn.Linear(dim, 4 * dim), nn.ReLU(), Dropout(config.dropout), nn.Linear(4 * dim, dim)
         )
-        self.dropout = nn.Dropout(config.dropout)
-        self.dropout_attention = nn.Dropout(config.dropout_attention)
+        self.dropout = Dropout(config.dropout)
+        self.dropout_attention = Dropout(config.dropout_attention)
 
-    def forward(self, rows: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, source: Tensor | None, allowed: Tensor, *, last: bool = False
+    ) -> Tensor:
         query = self.norm_attention(rows)
         source = query if source is None else self.norm_attention(source)
+        if last:
+            rows, query, allowed = rows[:, -1:], query[:, -1:], allowed[:, :, -1:]
         rows = rows + self.dropout(self._attend(query, source, allowed))
         return rows + self.dropout(self.feed_forward(self.norm_feed_forward(rows)))
 
@@ -180,9 +190,34 @@ class _Layer(nn.Module):
             x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, dim / heads)
             for x in (self.query(query), key, value)
         )
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
-        return self.out((self.dropout_attention(weights) @ v).transpose(1, 2).flatten(2))
+        if self.training and self.dropout_attention.p == 0.0:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        else:  # the same, in operators that every exporter knows
+            scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
+            weights = scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
+            mixed = self.dropout_attention(weights) @ v
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Dropout(nn.Module):
+    """Dropout with p rounded to 1/256: eight random bits an element instead of `nn.Dropout`'s 32,
+    which one core draws and which would take a quarter of a training step."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = round(256 * p) / 256
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Any shape; the identity in evaluation."""
+        if not self.training or self.p == 0.0:
+            return values
+        if values.device.type != "cpu":
+            return F.dropout(values, self.p)
+        n = values.numel()
+        words = torch.empty((n + 6) // 7, dtype=torch.int64).random_()  # 63 bits: 7 whole bytes
+        byte = words.view(torch.uint8).view(-1, 8)[:, :7].reshape(-1)[:n].view(values.shape)
+        keep = (byte >= round(256 * self.p)).to(values.dtype)
+        return values * keep.mul_(1.0 / (1.0 - self.p))
 
 
 class AttentionPool(nn.Module):
@@ -214,7 +249,7 @@ class Head(nn.Module):
         super().__init__()
         self.down = nn.Linear(dim, hidden or dim)
         self.up = nn.Linear(hidden or dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(dim, n_outputs)
 
     def forward(self, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
