@@ -1,0 +1,30 @@
+"""Weights and inputs that are the same wherever they are made, in the published code's layout."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+LENGTHS = {"aligned": (50, 50, 50), "unaligned": (50, 500, 500)}
+DIMS = {"mosi": (768, 5, 20), "mosei": (768, 74, 35)}
+
+
+def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Random tensors that follow from their names."""
+    return {name: _random(name, shape) for name, shape in shapes.items()}
+
+
+def inputs(dataset: str, layout: str) -> dict[str, Tensor]:
+    """Three utterances of different lengths with zero padding, as in the data files."""
+    batch = {}
+    for m, n, dim in zip(("text", "audio", "vision"), LENGTHS[layout], DIMS[dataset], strict=True):
+        batch[m] = 10.0 * _random(m, [3, n, dim])
+        for k in range(3):
+            batch[m][k, n * (k + 1) // 4 :] = 0.0
+    return batch
+
+
+def _random(name: str, shape: list[int]) -> Tensor:
+    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return 1.0 + 0.1 * values if "layer_norm" in name and "weight" in name else 0.1 * values
