@@ -84,13 +84,16 @@ def keep(batch: Batch, modalities: Sequence[str]) -> Batch:
 
 
 @torch.no_grad()
-def predict(model: DMD, batches: Iterable[Batch]) -> Predictions:
-    """Outputs of the contract over `batches`, by name, each with first axis n."""
+def predict(model: DMD, batches: Iterable[Batch], *, clipped: bool = True) -> Predictions:
+    """Outputs of the contract over `batches`, by name, each with first axis n.
+
+    Without `clipped`, sentiments are as they come, which is what the field's MAE is taken on.
+    """
     model.eval()
     device = next(model.parameters()).device
     names = ("sentiment", "emotion", "modality_sentiment", "modality_weight")
     collected: list[tuple[Tensor, ...]] = [
-        model.predict({name: tensor.to(device) for name, tensor in batch.items()})
+        model.predict({name: tensor.to(device) for name, tensor in batch.items()}, clipped=clipped)
         for batch in batches
     ]
     return {
@@ -105,7 +108,7 @@ def evaluate(
     """Metrics of the labelled samples; labels (n,) with -1 and NaN for unknown."""
     out: dict[str, float] = {}
     known, rated = emotion >= 0, ~np.isnan(sentiment)
-    if known.any():
+    if known.any() and predictions["emotion"].shape[1]:
         out |= emotion_metrics(predictions["emotion"][known], emotion[known])
     if rated.sum() > 1:
         out |= sentiment_metrics(predictions["sentiment"][rated], sentiment[rated])

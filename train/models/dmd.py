@@ -167,18 +167,21 @@ class DMD(nn.Module):
             present=present,
         )
 
-    def predict(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The graph outputs of the contract.
+    def predict(
+        self, batch: dict[str, Tensor], *, clipped: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The graph outputs of the contract; without `clipped`, sentiments may leave [-3, 3].
 
         `sentiment` (B,) in [-3, 3], `emotion` (B, n_emotions) calibrated probabilities,
         `modality_sentiment` (B, 3) in [-3, 3] and `modality_weight` (B, 3), both 0 where absent.
         """
         features = self(batch)
         own = torch.stack([features.homo_outputs[m][:, 0] for m in MODALITIES], dim=1)
+        bound = 3.0 if clipped else float("inf")
         return (
-            features.outputs[:, 0].clamp(-3.0, 3.0),
+            features.outputs[:, 0].clamp(-bound, bound),
             (features.outputs[:, 1:] / self.temperature).softmax(dim=-1),
-            own.clamp(-3.0, 3.0) * features.present,
+            own.clamp(-bound, bound) * features.present,
             features.weight,
         )
 

@@ -1,0 +1,186 @@
+"""Every subset of modalities, lossy input, every prediction: `python -m train.evaluate`."""
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError
+from runtime.features.spec import MODALITIES
+
+from . import checkpoint
+from .data.open import FORMATS, open_corpus
+from .data.utterance import Utterance, collate
+from .loop import SUBSETS, Batch, Predictions, batched, evaluate, keep, predict
+from .metrics import bootstrap
+
+__all__ = ["Options", "Row", "lossy", "robustness", "subsets", "write_predictions"]
+
+_SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7",
+          "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")  # fmt: skip
+Infer = Callable[[Iterable[Batch]], Predictions]
+_RATES = tuple(k / 10 for k in range(10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Evaluate a checkpoint: the seven subsets of modalities, and input that loses rows.
+
+    Sentiment is not clipped. Acc-2 and F1 come in both protocols: nonzero and haszero.
+    """
+
+    checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run or an import wrote")
+    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
+    split: str = option("test", choices=("train", "valid", "test"), help="which utterances")
+    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
+    predictions: str | None = option(
+        None, metavar="FILE.csv", help="write every prediction: id, split, label, prediction"
+    )
+    device: str = option("cpu", help="cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table: what was left of the input, and the metrics by name."""
+
+    name: str
+    metrics: dict[str, float]
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.evaluate")
+    try:
+        _run(options)
+    except DmdLiveError as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: Options) -> None:
+    source = checkpoint.load(Path(options.checkpoint))
+    tokenizer = source.folder / "tokenizer.json"
+    corpus = open_corpus(
+        Path(options.data),
+        options.data_format,
+        source.config,
+        tokenizer if tokenizer.exists() else None,
+        Path(options.cache),
+    )
+    utterances = list(corpus.held_out(options.split))
+    model = source.model.to(options.device)
+    emotions = source.info["emotions"]
+
+    infer = partial(predict, model, clipped=False)
+    print_table(f"{len(utterances)} utterances ({options.split})", subsets(infer, utterances))
+    print_table("words and frames lost", robustness(infer, utterances))
+    if options.predictions is not None:
+        path = Path(options.predictions)
+        write_predictions(path, options.split, utterances, infer(batches(utterances)), emotions)
+        print(f"\n{path}: {len(utterances)} predictions")
+
+
+def batches(utterances: Sequence[Utterance], size: int = 64) -> Iterator[Batch]:
+    """Collated batches in order."""
+    return (collate(part) for part in batched(utterances, size))
+
+
+def subsets(infer: Infer, utterances: Sequence[Utterance]) -> list[Row]:
+    """Metrics with only the modalities of each subset, with 95 % intervals for the full one."""
+    rows = []
+    for subset in SUBSETS:
+        found = infer(keep(batch, subset) for batch in batches(utterances))
+        rows.append(Row(name="+".join(subset), metrics=_metrics(found, utterances)))
+        if subset == MODALITIES:
+            resample = partial(_metrics, found, utterances)
+            low, high = bootstrap(resample, len(utterances))
+            rows += [Row(name="  95 % from", metrics=low), Row(name="  to", metrics=high)]
+    return rows
+
+
+def robustness(infer: Infer, utterances: Sequence[Utterance]) -> list[Row]:
+    """Metrics when each word and each frame is lost with probability 0, 0.1 ... 0.9."""
+    rows = []
+    for rate in _RATES:
+        generator = torch.Generator().manual_seed(0)
+        found = infer(lossy(batch, rate, generator) for batch in batches(utterances))
+        rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found, utterances)))
+    return rows
+
+
+def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
+    """The batch with each row of each modality lost with probability `rate`: masked and zero."""
+    out = dict(batch)
+    for m in MODALITIES:
+        rows = "input_ids" if m == "text" and "input_ids" in batch else m
+        mask = batch[f"{m}_mask"]
+        kept = mask & (torch.rand(mask.shape, generator=generator) >= rate)
+        out[f"{m}_mask"] = kept
+        shown = kept if batch[rows].ndim == 2 else kept[..., None]
+        out[rows] = batch[rows] * shown
+    return out
+
+
+def write_predictions(
+    path: Path,
+    split: str,
+    utterances: Sequence[Utterance],
+    found: Predictions,
+    emotions: Sequence[str],
+) -> None:
+    """One CSV row per utterance; the file appears whole or not at all.
+
+    `label` and `prediction` are emotions where the model has them, else sentiments.
+    """
+    unfinished = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ["id", "split", "label", "prediction"]
+    if emotions:
+        names += ["sentiment_label", "sentiment_prediction", *emotions]
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for k, utterance in enumerate(utterances):
+            rated = "" if np.isnan(utterance.sentiment) else f"{utterance.sentiment:.6f}"
+            sentiment = [rated, f"{found['sentiment'][k]:.6f}"]
+            if emotions:
+                label = emotions[utterance.emotion] if utterance.emotion >= 0 else ""
+                p = found["emotion"][k]
+                values = [label, emotions[int(p.argmax())], *sentiment, *(f"{x:.6f}" for x in p)]
+            else:
+                values = sentiment
+            writer.writerow([utterance.id, split, *values])
+    os.replace(unfinished, path)
+
+
+def print_table(title: str, rows: Iterable[Row]) -> None:
+    """For people: one line per row, one column per metric that any row has."""
+    rows = list(rows)
+    names = [name for name in _SHOWN if any(name in row.metrics for row in rows)]
+    print(f"\n{title:<24}" + "".join(f"{name:>14}" for name in names))
+    for row in rows:
+        cells = (f"{row.metrics[n]:14.3f}" if n in row.metrics else f"{'':>14}" for n in names)
+        print(f"{row.name:<24}" + "".join(cells))
+
+
+def _metrics(
+    found: Predictions, utterances: Sequence[Utterance], take: NDArray[np.intp] | None = None
+) -> dict[str, float]:
+    chosen = np.arange(len(utterances)) if take is None else take
+    emotion = np.array([u.emotion for u in utterances])[chosen]
+    sentiment = np.array([u.sentiment for u in utterances])[chosen]
+    return evaluate({name: values[chosen] for name, values in found.items()}, emotion, sentiment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
