@@ -59,6 +59,8 @@ class ModelConfig:
     n_steps_text: int = 0  # fixed lengths before the convolutions; the homogeneous heads then read
     n_steps_audio: int = 0  # flattened time. 0: any length, and they read the summary
     n_steps_vision: int = 0
+    decoupled: bool = True  # false: both spaces are X~ itself
+    common_branch: bool = True  # false: the crossmodal branch alone, as in MulT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,15 @@ class LossConfig:
     edge_regularisation: float = 10.0
     edge_temperature: float = 8.0
     label_smoothing: float = 0.05
+    lambda_teacher: float = (
+        1.0  # soft targets of a teacher DMD that misses nothing, if there is one
+    )
+    teacher_temperature: float = 2.0
+    decoupling: bool = True  # switches of the ablations: false leaves the terms out
+    use_margin: bool = True
+    homo_gd: bool = True
+    hetero_gd: bool = True
+    learned_edges: bool = True  # false: fixed strengths, conventional distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +94,7 @@ class DataConfig:
     utterances_per_epoch: int = 6_000
     n_valid: int = 700
     n_test: int = 1_400
-    modality_dropout: float = 0.5  # share of utterances that keep a random part of their modalities
+    modality_dropout: float = 0.5  # share of whole utterances that keep part of their modalities
     class_power: float = 0.5  # emotions are drawn with frequency n ** class_power
     rated_share: float = 0.2  # share of utterances with human sentiment ratings (text only)
 
@@ -99,6 +110,8 @@ class OptimConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     clip_norm: float = 1.0
+    accumulate: int = 1  # batches a step
+    precision: str = "fp32"  # or "bf16": mixed precision
     patience: int = 2  # epochs without a better validation score before stopping
 
 

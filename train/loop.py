@@ -7,16 +7,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from runtime.features.spec import MODALITIES
 
 from .config import OptimConfig
-from .losses import TrainingDMD
+from .losses import Losses, TrainingDMD
 from .metrics import emotion_metrics, sentiment_metrics
 from .models.dmd import DMD
 
-__all__ = ["SUBSETS", "Predictions", "evaluate", "keep", "optimiser", "predict", "train_epoch"]
+__all__ = [
+    "SUBSETS",
+    "Batch",
+    "Predictions",
+    "batched",
+    "evaluate",
+    "hide",
+    "keep",
+    "optimiser",
+    "predict",
+    "train_epoch",
+]
 
 Batch = dict[str, Tensor]
 Predictions = dict[str, NDArray[Any]]
@@ -52,29 +63,51 @@ def optimiser(model: TrainingDMD, config: OptimConfig, n_steps: int) -> tuple[An
 
 
 def train_epoch(
-    model: TrainingDMD, batches: Iterable[Batch], adam: Any, schedule: Any, clip_norm: float
+    model: nn.Module,
+    batches: Iterable[tuple[Batch, Tensor | None]],
+    adam: Any,
+    schedule: Any,
+    config: OptimConfig,
 ) -> dict[str, float]:
-    """Descend over `batches`; returns the mean of every loss term, by name, and of the total.
+    """Descend over `batches`: (batch, what the teacher says of it or None) pairs.
 
-    Raises FloatingPointError when the loss stops being finite.
+    `config.accumulate` batches make one step. Returns the mean of every loss term, by name, and of
+    the total. Raises FloatingPointError when the loss stops being finite.
     """
     model.train()
     sums: dict[str, float] = {}
     n = 0
     device = next(model.parameters()).device
-    for batch in batches:
-        losses = model({name: tensor.to(device) for name, tensor in batch.items()})
+    for batch, taught in batches:
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            losses: Losses = model(batch, None if taught is None else taught.to(device))
         if not torch.isfinite(losses.total):
             raise FloatingPointError("the loss is no longer finite; lower optim.learning_rate")
-        adam.zero_grad(set_to_none=True)
-        losses.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        adam.step()
-        schedule.step()
+        (losses.total / config.accumulate).backward()
+        n += 1
+        if n % config.accumulate == 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            schedule.step()
         for name, term in {**losses.terms, "total": losses.total.detach()}.items():
             sums[name] = sums.get(name, 0.0) + float(term)
-        n += 1
+    adam.zero_grad(set_to_none=True)  # of an incomplete last step
     return {name: value / n for name, value in sums.items()}
+
+
+def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
+    """Modality dropout: with probability `rate`, a sample that has all three modalities keeps a
+    random non-empty proper subset of them."""
+    out = dict(batch)
+    masks = [batch[f"{m}_mask"] for m in MODALITIES]
+    complete = torch.stack([mask.any(dim=1) for mask in masks], dim=1).all(dim=1).numpy()
+    chosen = (rng.random(len(complete)) < rate) & complete
+    kept = np.where(chosen, rng.integers(1, 7, len(complete)), 7)  # bits of the subset
+    for k, (m, mask) in enumerate(zip(MODALITIES, masks, strict=True)):
+        out[f"{m}_mask"] = mask & torch.from_numpy(kept >> k & 1 > 0)[:, None]
+    return out
 
 
 def keep(batch: Batch, modalities: Sequence[str]) -> Batch:

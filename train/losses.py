@@ -12,8 +12,17 @@ from .config import Config, LossConfig
 from .models.dmd import DMD, Features
 from .models.gd_unit import GraphDistillation
 from .models.layers import Head, masked_mean
+from .parallel import gather, share
 
-__all__ = ["Losses", "TrainingDMD", "margin_labels", "margin_loss", "orthogonality", "task_loss"]
+__all__ = [
+    "Losses",
+    "TrainingDMD",
+    "margin_labels",
+    "margin_loss",
+    "orthogonality",
+    "task_loss",
+    "teacher_loss",
+]
 
 # The published code's priors (text = 0, audio = 1, vision = 2): text teaches both others; vision
 # teaches audio in the heterogeneous space (paper, fig. 13).
@@ -47,7 +56,12 @@ class TrainingDMD(nn.Module):
         )
         units = [
             GraphDistillation(
-                n, dim, hidden, favoured=favoured, temperature=config.loss.edge_temperature
+                n,
+                dim,
+                hidden,
+                favoured=favoured,
+                temperature=config.loss.edge_temperature,
+                learned=config.loss.learned_edges,
             )
             for dim, hidden, favoured in (
                 (d, config.model.gd_hidden, _HOMO_PRIOR),
@@ -56,9 +70,12 @@ class TrainingDMD(nn.Module):
         ]
         self.homo_gd, self.hetero_gd = units
 
-    def forward(self, batch: dict[str, Tensor]) -> Losses:
-        """All loss terms of one collated batch (labels `emotion` (B,), `sentiment` (B,))."""
-        features = self.dmd(batch)
+    def forward(self, batch: dict[str, Tensor], taught: Tensor | None = None) -> Losses:
+        """All loss terms of one collated batch (labels `emotion` (B,), `sentiment` (B,)).
+
+        `taught` (B, 1 + n_emotions): what a teacher DMD says of the same utterances, whole.
+        """
+        features = gather(self.dmd(share(batch)))
         config, present = self.config, features.present
         homo = torch.stack([features.homo[m] for m in MODALITIES], dim=1)  # (B, 3, d)
         homo_repr = torch.stack([features.homo_repr[m] for m in MODALITIES], dim=1)  # (B, 3, d)
@@ -68,23 +85,23 @@ class TrainingDMD(nn.Module):
         hetero_repr = torch.stack([refined for _, _, refined in heads], dim=1)  # (B, 3, 2 d)
         common_outputs, _, _ = self.common_head((homo * present[..., None]).flatten(1))
         everywhere = torch.ones_like(present[:, 0])
-        terms = {
-            "task_fused": task_loss(features.outputs, batch, everywhere, config),
-            "task_common": task_loss(common_outputs, batch, everywhere, config),
-        }
-        for k, m in enumerate(MODALITIES):
-            here = present[:, k]
-            terms[f"task_homo_{m}"] = task_loss(homo_outputs[:, k], batch, here, config)
-            terms[f"task_hetero_{m}"] = task_loss(hetero_outputs[:, k], batch, here, config)
-        terms |= self._decoupling(features, homo, batch)
-        homo_gd = self.homo_gd(homo_outputs, homo_repr, present)
-        hetero_gd = self.hetero_gd(hetero_outputs, hetero_repr, present)
-        terms |= {
-            "distil_homo": homo_gd.loss,
-            "distil_hetero": hetero_gd.loss,
-            "edges_homo": homo_gd.regularisation,
-            "edges_hetero": hetero_gd.regularisation,
-        }
+        terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}
+        if self.dmd.config.common_branch:
+            terms["task_common"] = task_loss(common_outputs, batch, everywhere, config)
+            terms |= _task_losses("homo", homo_outputs, batch, present, config)
+        terms |= _task_losses("hetero", hetero_outputs, batch, present, config)
+        if config.decoupling:
+            terms |= self._decoupling(features, homo, batch)
+        for space, used, unit, inputs in (
+            ("homo", config.homo_gd, self.homo_gd, (homo_outputs, homo_repr)),
+            ("hetero", config.hetero_gd, self.hetero_gd, (hetero_outputs, hetero_repr)),
+        ):
+            if used:
+                distilled = unit(*inputs, present)
+                terms[f"distil_{space}"] = distilled.loss
+                terms[f"edges_{space}"] = distilled.regularisation
+        if taught is not None:
+            terms["teacher"] = teacher_loss(features.outputs, taught, config.teacher_temperature)
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
 
     def _decoupling(
@@ -92,7 +109,6 @@ class TrainingDMD(nn.Module):
     ) -> dict[str, Tensor]:
         """Reconstruction, cycle, orthogonality and margin terms (paper eq. 1 to 4)."""
         here = {m: features.present[:, k, None] for k, m in enumerate(MODALITIES)}
-        label, margin = margin_labels(batch, self.config.margin)
         reconstruction, cycle, orthogonal = [], [], []
         for m in MODALITIES:
             valid = (features.mask[m] & here[m])[..., None]
@@ -102,28 +118,62 @@ class TrainingDMD(nn.Module):
             reconstruction.append(masked_mean((features.shallow[m] - decoded) ** 2, valid))
             cycle.append(masked_mean((private - again) ** 2, valid))
             orthogonal.append(orthogonality(common, private, valid[..., 0]))
-        return {
+        terms = {
             "reconstruction": torch.stack(reconstruction).sum(),
             "cycle": torch.stack(cycle).sum(),
             "orthogonality": torch.stack(orthogonal).sum(),
-            "margin": margin_loss(homo, label, features.present, margin),
         }
+        if self.config.use_margin:
+            label, margin = margin_labels(batch, self.config.margin)
+            terms["margin"] = margin_loss(homo, label, features.present, margin)
+        return terms
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Weighted sum of all terms: L_task + lambda1 L_dec + lambda2 L_dtl."""
-        config = self.config
-        unimodal = [term for name, term in terms.items() if name.startswith(("task_h",))]
-        task = terms["task_fused"] + terms["task_common"]
-        task = task + config.unimodal * torch.stack(unimodal).sum()
-        decoupling = terms["reconstruction"] + terms["cycle"]
-        decoupling = decoupling + config.gamma * (terms["margin"] + terms["orthogonality"])
-        distillation = terms["distil_homo"] + terms["distil_hetero"]
-        distillation = distillation + config.edge_regularisation * (
-            terms["edges_homo"] + terms["edges_hetero"]
-        )
-        return (
-            task + config.lambda_decoupling * decoupling + config.lambda_distillation * distillation
-        )
+        """Weighted sum of the terms there are: L_task + lambda1 L_dec + lambda2 L_dtl."""
+        c = self.config
+        weights = {
+            "task_fused": 1.0,
+            "task_common": 1.0,
+            "task_h": c.unimodal,
+            "reconstruction": c.lambda_decoupling,
+            "cycle": c.lambda_decoupling,
+            "margin": c.lambda_decoupling * c.gamma,
+            "orthogonality": c.lambda_decoupling * c.gamma,
+            "distil": c.lambda_distillation,
+            "edges": c.lambda_distillation * c.edge_regularisation,
+            "teacher": c.lambda_teacher,
+        }
+        weighted = [
+            next(w for start, w in weights.items() if name.startswith(start)) * term
+            for name, term in terms.items()
+        ]
+        return torch.stack(weighted).sum()
+
+
+def _task_losses(
+    space: str, outputs: Tensor, batch: dict[str, Tensor], present: Tensor, config: LossConfig
+) -> dict[str, Tensor]:
+    """The task loss of each modality's own outputs (B, 3, n), where it is present."""
+    return {
+        f"task_{space}_{m}": task_loss(outputs[:, k], batch, present[:, k], config)
+        for k, m in enumerate(MODALITIES)
+    }
+
+
+def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Soft targets (Hinton et al. 2015): KL divergence of the emotions at `temperature`, times its
+    square, plus L1 of the sentiment. Both (B, 1 + n_emotions); the teacher gets no gradient."""
+    taught = taught.detach()
+    loss = (outputs[:, 0] - taught[:, 0]).abs().mean()
+    if outputs.shape[1] == 1:
+        return loss
+    divergence = F.kl_div(
+        F.log_softmax(outputs[:, 1:] / temperature, dim=-1),
+        F.log_softmax(taught[:, 1:] / temperature, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return loss + temperature**2 * divergence
 
 
 def task_loss(

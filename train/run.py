@@ -1,35 +1,42 @@
 """Train a DMD model: `python -m train.run --config configs/quick.toml --data DIR`.
 
-Reads top to bottom: features once, utterances composed anew every epoch, early stopping on the
-validation split, calibration, one look at the test split, a checkpoint. Interrupted at any moment,
-the same command goes on after the last finished epoch and ends with the same result.
+Reads top to bottom: the data set, the model, epochs with early stopping on the validation split,
+calibration, one look at the test split, a checkpoint. Interrupted at any moment, the same command
+goes on after the last finished epoch and ends with the same result. Under `torchrun` the processes
+share every batch.
 """
 
+import json
+import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import MODALITIES
 
-from . import checkpoint, config
+from . import checkpoint, config, parallel
 from .config import Config
 from .data import corpora
 from .data.compose import Composer
-from .data.utterance import Utterance, collate
-from .loop import SUBSETS, Batch, batched, evaluate, keep, optimiser, predict, train_epoch
+from .data.open import FORMATS, fit, open_corpus
+from .data.utterance import Corpus, Utterance, collate
+from .loop import SUBSETS, Batch, batched, evaluate, hide, keep, optimiser, predict, train_epoch
 from .losses import TrainingDMD
 from .metrics import fit_temperature
 from .models.dmd import DMD
 from .models.language import load_pretrained, locate
-from .prepare import Features, prepare
+from .provenance import write_json
 from .state import RunState
+from .teacher import Teacher
 
 __all__ = ["Options", "main", "train"]
 
@@ -40,14 +47,23 @@ _N_STATISTICS = 400  # utterances that the input statistics are taken from
 class Options:
     """Train a DMD model on utterances composed from text, audio and face corpora."""
 
-    data: str = option(metavar="DIR", help="folder of the corpora (layout: train/data/corpora.py)")
+    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data_format: str = option(
+        "corpora",
+        choices=FORMATS,
+        help="corpora: the layout of train/data/corpora.py",
+    )
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
     cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
     seed: int | None = option(None, metavar="N", help="instead of the configuration's seed")
+    seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
     device: str = option("cpu", help="cpu, cuda or cuda:N")
     set: str | None = option(
         None, metavar="K=V;K=V", help="override options, such as optim.epochs=2;model.dim=32"
+    )
+    teacher: str | None = option(
+        None, metavar="DIR", help="checkpoint of a teacher DMD to distil from (soft targets)"
     )
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
 
@@ -57,138 +73,196 @@ def main() -> int:
     options = parse(Options, None, prog="python -m train.run")
     try:
         overrides = tuple(filter(None, (options.set or "").split(";")))
-        train(config.load(Path(options.config), overrides, options.seed), options)
+        settings = config.load(Path(options.config), overrides, options.seed)
+        parallel.start(_device(options.device))
+        if options.seeds == 1:
+            train(settings, options)
+        else:
+            train_seeds(settings, options)
     except (DmdLiveError, FloatingPointError) as error:
         print(f"train.run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ntrain.run: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    finally:
+        parallel.stop()
     return 0
+
+
+def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
+    """Train several seeds; finished ones are kept. Writes and prints mean and deviation."""
+    tables = []
+    for seed in range(settings.seed, settings.seed + options.seeds):
+        out = Path(options.out) / f"seed-{seed}"
+        if options.restart or not (out / "checkpoint.json").exists():
+            train(replace(settings, seed=seed), replace(options, out=str(out)))
+        tables.append(json.loads((out / "checkpoint.json").read_text())["metrics"]["test"])
+    summary: dict[str, Any] = {}
+    for subset in tables[0]:
+        values = {name: [table[subset][name] for table in tables] for name in tables[0][subset]}
+        summary[subset] = {
+            name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)), "values": v}
+            for name, v in values.items()
+        }
+    write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, "test": summary})
+    print(f"\nmean over {options.seeds} seeds (standard deviation)")
+    for subset, metrics in summary.items():
+        cells = (
+            f"{name} {metrics[name]['mean']:.3f} ({metrics[name]['std']:.3f})"
+            for name in ("accuracy", "macro_f1", "mae", "corr")
+            if name in metrics
+        )
+        print(f"{subset:<20}" + "  ".join(cells))
+    return summary
 
 
 def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
     out, device = Path(options.out), _device(options.device)
-    state = RunState.open(out, settings, options.restart)
     torch.use_deterministic_algorithms(True)
+    tokenizer = _tokenizer(settings)
+    if options.data_format == "corpora" and parallel.is_first():
+        for line in corpora.missing(Path(options.data)):
+            print(f"train.run: warning: {line}", file=sys.stderr)
+    corpus = open_corpus(
+        Path(options.data), options.data_format, settings, tokenizer, Path(options.cache)
+    )
+    settings = fit(settings, corpus)
+    state = RunState.open(out, settings, options.restart)
+    teacher = None if options.teacher is None else Teacher(Path(options.teacher), device)
+    valid = list(corpus.held_out("valid"))
+    emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
-    for line in corpora.missing(Path(options.data)):
-        print(f"train.run: warning: {line}", file=sys.stderr)
-    texts = corpora.texts(Path(options.data))
-    features = prepare(Path(options.data), Path(options.cache))
-    tokenizer = Path(locate(settings.model.language)) / "tokenizer.json"
-    if not tokenizer.exists():
-        tokenizer = _download_tokenizer(settings.model.language, state.folder / "tokenizer")
-    composer = Composer(texts, features, tokenizer, settings.data, settings.seed)
-    valid = composer.held_out("valid")
-
-    dmd = _new_model(settings, composer)
-    _run_epochs(TrainingDMD(dmd, settings).to(device), composer, valid, settings, state)
+    dmd = _new_model(settings, corpus, len(emotions))
+    model = TrainingDMD(dmd, settings).to(device)
+    _run_epochs(model, corpus, valid, settings, state, teacher)
     state.restore_best(dmd)
-    _calibrate(dmd, valid)
+    calibration = _calibrate(dmd, valid) if emotions else {}
 
-    test = composer.held_out("test")
+    test = list(corpus.held_out("test"))
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
-    if rated := composer.rated("test"):
+    if isinstance(corpus, Composer) and (rated := corpus.rated("test")):
         metrics["test"]["rated text"] = _score(dmd, rated)
     info = {
-        "emotions": list(corpora.EMOTIONS),
+        "emotions": list(emotions),
         "commit": state.commit,
         "metrics": metrics,
+        "calibration": calibration,
         "best_epoch": state.best_epoch + 1,
         "history": state.history,
-        "data": _about_data(texts, features, composer),
+        "data": corpus.about() if isinstance(corpus, Composer) else {"name": options.data_format},
         "n_parameters": sum(p.numel() for p in dmd.parameters()),
         "seconds": round(state.seconds, 1),
     }
-    checkpoint.save(out, dmd, settings, tokenizer, info)
+    if parallel.is_first():
+        checkpoint.save(out, dmd, settings, tokenizer, info)
+        _print_table(metrics["test"])
+        print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
     state.close()
-    _print_table(metrics["test"])
-    print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
 
 
-def _new_model(settings: Config, composer: Composer) -> DMD:
+def _new_model(settings: Config, corpus: Corpus, n_emotions: int) -> DMD:
     """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
-    language = load_pretrained(
-        settings.model.language,
-        settings.model.language_layers,
-        freeze_words=settings.model.freeze_word_embeddings,
-    )
-    dmd = DMD(settings.model, language, len(corpora.EMOTIONS))
-    dmd.fit_normalisation(collate([composer.training(0, k) for k in range(_N_STATISTICS)]))
+    language = None
+    if settings.model.text_dim == 0:
+        language = load_pretrained(
+            settings.model.language,
+            settings.model.language_layers,
+            freeze_words=settings.model.freeze_word_embeddings,
+        )
+    dmd = DMD(settings.model, language, n_emotions)
+    n = min(_N_STATISTICS, corpus.n_training)
+    dmd.fit_normalisation(collate([corpus.training(0, k) for k in range(n)]))
     return dmd
 
 
 def _run_epochs(
     model: TrainingDMD,
-    composer: Composer,
+    corpus: Corpus,
     valid: list[Utterance],
     settings: Config,
     state: RunState,
+    teacher: Teacher | None,
 ) -> None:
     """The epochs that `state` lacks, until the validation score stops rising."""
     optim = settings.optim
-    n_batches = settings.data.utterances_per_epoch // optim.batch_size
-    adam, schedule = optimiser(model, optim, optim.epochs * n_batches)
+    n_batches = corpus.n_training // optim.batch_size
+    if n_batches < optim.accumulate:
+        raise UsageError(f"{corpus.n_training} training utterances do not fill one step")
+    adam, schedule = optimiser(model, optim, optim.epochs * (n_batches // optim.accumulate))
     state.restore(model, adam, schedule)
+    parallel_model = parallel.wrap(model)
     for epoch in range(state.epoch, optim.epochs):
         if epoch - state.best_epoch > optim.patience:
             break
         # Dropout follows from the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(settings.seed * 1_000 + epoch)
         batches = tqdm(
-            _training_batches(composer, epoch, n_batches, optim.batch_size),
+            _training_batches(corpus, epoch, n_batches, settings, teacher),
             desc=f"epoch {epoch + 1} of {optim.epochs}",
             total=n_batches,
             unit="batch",
+            disable=not parallel.is_first(),
         )
-        losses = train_epoch(model, batches, adam, schedule, optim.clip_norm)
+        losses = train_epoch(parallel_model, batches, adam, schedule, optim)
         score, scores = _validate(model.dmd, valid)
         state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
-        print("  losses: " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-        shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(f"  macro-F1 on validation: {shown}", flush=True)
+        if parallel.is_first():
+            print("  losses: " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+            shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            print(f"  on validation: {shown}", flush=True)
 
 
-def _about_data(
-    texts: list[corpora.Text], features: Features, composer: Composer
-) -> dict[str, object]:
-    recordings = [recording for recording, _ in (*features.voices, *features.faces)]
-    return {
-        "corpora": sorted({t.corpus for t in texts} | {r.corpus for r in recordings}),
-        "weak_sentiment": composer.sentiment_of.tolist(),
-        "n_texts_too_long": composer.n_too_long,
-        "n_texts_without_words": composer.n_wordless,
-        "n_pictures_without_face": features.n_faceless,
-    }
-
-
-def _training_batches(composer: Composer, epoch: int, n: int, size: int) -> Iterator[Batch]:
+def _training_batches(
+    corpus: Corpus, epoch: int, n: int, settings: Config, teacher: Teacher | None
+) -> Iterator[tuple[Batch, Tensor | None]]:
+    """Batches with some modalities hidden, and what the teacher says of them whole."""
+    size = settings.optim.batch_size
     for k in range(n):
-        yield collate([composer.training(epoch, k * size + i) for i in range(size)])
+        utterances = [corpus.training(epoch, k * size + i) for i in range(size)]
+        rng = np.random.default_rng((settings.seed, epoch, k, 1))
+        batch = hide(collate(utterances), settings.data.modality_dropout, rng)
+        yield batch, None if teacher is None else teacher(utterances)
 
 
-def _batches(utterances: list[Utterance]) -> Iterator[Batch]:
+def _batches(utterances: Sequence[Utterance]) -> Iterator[Batch]:
     return (collate(part) for part in batched(utterances, 64))
 
 
 def _validate(dmd: DMD, utterances: list[Utterance]) -> tuple[float, dict[str, float]]:
-    """Mean macro-F1 of the full input and of each modality alone, and the four values."""
-    subsets = [MODALITIES, *((m,) for m in MODALITIES)]
-    scores = {"+".join(s): _score(dmd, utterances, s)["macro_f1"] for s in subsets}
-    return float(np.mean(list(scores.values()))), scores
+    """A score to maximise, and what it is the mean of: macro-F1 (or, without emotions, minus the
+    MAE) of the full input and, for models that take any subset, of each modality alone."""
+    subsets = [MODALITIES, *((m,) for m in MODALITIES)] if dmd.config.masked else [MODALITIES]
+    scores = {}
+    for subset in subsets:
+        metrics = _score(dmd, utterances, subset)
+        name = "macro_f1" if "macro_f1" in metrics else "mae"
+        scores[f"{name} {'+'.join(subset)}"] = metrics[name]
+    sign = 1.0 if dmd.n_outputs > 1 else -1.0
+    return sign * float(np.mean(list(scores.values()))), scores
 
 
-def _calibrate(dmd: DMD, utterances: list[Utterance]) -> None:
-    """One temperature for all seven subsets of modalities: a device meets any of them."""
+def _calibrate(dmd: DMD, utterances: list[Utterance]) -> dict[str, float]:
+    """One temperature for all seven subsets of modalities: a device meets any of them.
+
+    Returns it with the expected calibration error of the full input on these utterances, before
+    and after.
+    """
+    before = _score(dmd, utterances)["ece"]
+    known = [u for u in utterances if u.emotion >= 0]
     probabilities = [
-        predict(dmd, (keep(batch, subset) for batch in _batches(utterances)))["emotion"]
+        predict(dmd, (keep(batch, subset) for batch in _batches(known)))["emotion"]
         for subset in SUBSETS
     ]
-    labels = np.array([u.emotion for u in utterances] * len(SUBSETS))
+    labels = np.array([u.emotion for u in known] * len(SUBSETS))
     dmd.temperature.fill_(fit_temperature(np.concatenate(probabilities), labels))
+    return {
+        "temperature": float(dmd.temperature),
+        "ece_before": before,
+        "ece_after": _score(dmd, utterances)["ece"],
+    }
 
 
 def _table(dmd: DMD, utterances: list[Utterance]) -> dict[str, dict[str, float]]:
@@ -199,7 +273,8 @@ def _table(dmd: DMD, utterances: list[Utterance]) -> dict[str, dict[str, float]]
 def _score(
     dmd: DMD, utterances: list[Utterance], subset: tuple[str, ...] = MODALITIES
 ) -> dict[str, float]:
-    predictions = predict(dmd, (keep(batch, subset) for batch in _batches(utterances)))
+    batches = (keep(batch, subset) for batch in _batches(utterances))
+    predictions = predict(dmd, batches, clipped=False)
     emotion = np.array([u.emotion for u in utterances])
     return evaluate(predictions, emotion, np.array([u.sentiment for u in utterances]))
 
@@ -214,6 +289,8 @@ def _print_table(rows: dict[str, dict[str, float]]) -> None:
 
 def _device(name: str) -> torch.device:
     try:
+        if name == "cuda":  # torchrun gives every process a device of its own
+            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -222,8 +299,18 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _download_tokenizer(name: str, folder: Path) -> Path:
+def _tokenizer(settings: Config) -> Path | None:
+    """`tokenizer.json` of the language branch; for a Hugging Face name it is fetched once."""
+    if settings.model.text_dim:
+        return None
+    name = locate(settings.model.language)
+    tokenizer = Path(name) / "tokenizer.json"
+    return tokenizer if tokenizer.exists() else _download_tokenizer(name)
+
+
+def _download_tokenizer(name: str) -> Path:
     """`tokenizer.json` of a Hugging Face model, or one made from a folder's slow tokenizer."""
+    folder = Path("build") / "tokenizers" / name.replace("/", "--").strip("-")
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(name, use_fast=True).save_pretrained(folder)

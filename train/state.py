@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from runtime.errors import UsageError
 
+from . import parallel
 from .config import Config
 from .losses import TrainingDMD
 from .models.dmd import DMD
@@ -61,7 +62,8 @@ class RunState:
             for name in _KEPT:
                 setattr(state, name, state.loaded[name])
             state.seconds_before = state.loaded["seconds"]
-            print(f"going on after epoch {state.epoch}")
+            if parallel.is_first():
+                print(f"going on after epoch {state.epoch}")
         state.folder.mkdir(parents=True, exist_ok=True)
         return state
 
@@ -87,8 +89,11 @@ class RunState:
         self.epoch = epoch + 1
         if score > self.best_score:
             self.best_epoch, self.best_score = epoch, score
-            weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}
-            save_file(weights, self.folder / f"best-{epoch}.safetensors")
+            if parallel.is_first():
+                weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}
+                save_file(weights, self.folder / f"best-{epoch}.safetensors")
+        if not parallel.is_first():
+            return
         partial = self.folder / "last.pt.partial"
         torch.save(
             {
@@ -108,8 +113,12 @@ class RunState:
 
     def restore_best(self, dmd: DMD) -> None:
         """Load the weights of the best epoch."""
+        parallel.wait()
         dmd.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))
 
     def close(self) -> None:
         """The checkpoint is written: the state is no longer needed."""
+        parallel.wait()
+        if not parallel.is_first():
+            return
         shutil.rmtree(self.folder)

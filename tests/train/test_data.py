@@ -7,6 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
@@ -15,6 +16,7 @@ from train.data import corpora
 from train.data.compose import Composer, change_gain, moving_face
 from train.data.corpora import EMOTIONS, DataError
 from train.data.utterance import collate
+from train.loop import hide
 from train.prepare import Features, decode_audio, prepare
 
 
@@ -197,8 +199,12 @@ def test_composition_is_a_function_of_seed_epoch_and_index(composer: Composer) -
 
 def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     drawn = [composer.training(0, k) for k in range(400)]
-    subsets = {(len(u.text) > 0, len(u.audio) > 0, len(u.vision) > 0) for u in drawn}
-    assert len(subsets) == 7
+    batch = hide(collate(drawn), 0.5, np.random.default_rng(0))
+    present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+    assert len(present.unique(dim=0)) == 7
+    whole = torch.tensor([len(u.audio) > 0 for u in drawn])
+    assert 0.4 < float(present[whole].all(dim=1).float().mean()) < 0.6
+    assert present[~whole].tolist() == [[True, False, False]] * int((~whole).sum())
     rated = [u for u in drawn if u.emotion < 0]
     assert {u.sentiment for u in rated} == {-2.0}
     assert 0.1 < len(rated) / 400 < 0.3

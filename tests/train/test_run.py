@@ -1,104 +1,21 @@
 """The whole path on small data: train, be killed, go on, export, quantize, compare, run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
 import pytest
 
 from export import bundle as writer
 from export import graph, parity, quantize
-from runtime import models
 from runtime.errors import BundleError, UsageError
-from runtime.features.vision import VisionFeatures
 from runtime.live import EmotionStream
 from train import checkpoint, config, run
-
-# Subjects that the hash puts into each split of CK+.
-FACES = {"train": "S010", "valid": "S013", "test": "S014"}
-GOEMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
-SMALL = (
-    "model.dim=16", "model.n_heads=2", "model.n_layers=1", "model.gd_hidden=8",
-    "model.language_layers=0", "data.utterances_per_epoch=48", "data.n_valid=14", "data.n_test=14",
-    "optim.batch_size=8", "optim.epochs=3", "optim.patience=3",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """Every emotion in every split: made-up sentences, and the demo clip's voice and face."""
-    root = tmp_path_factory.mktemp("data")
-    with av.open(str(demo)) as container:
-        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    with av.open(str(demo)) as container:
-        resampler = av.AudioResampler("s16", "mono", 16_000)
-        pieces = [
-            out.to_ndarray()[0]
-            for frame in container.decode(audio=0)
-            for out in resampler.resample(frame)
-        ]
-    said = np.concatenate(pieces)[16_000:64_000]
-    write_text(root / "goemotions" / "ekman")
-    write_voices(root / "ravdess", said)
-    write_faces(root / "ckplus48", picture)
-    return root
-
-
-def write_text(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    (folder / "labels.txt").write_text("\n".join(GOEMOTIONS) + "\n")
-    for split in ("train", "dev", "test"):
-        lines = [
-            f"{split} sentence {k} of {name}\t{label}\tid\n"
-            for label, name in enumerate(GOEMOTIONS)
-            for k in range(4)
-        ]
-        (folder / f"{split}.tsv").write_text("".join(lines))
-
-
-def write_voices(folder: Path, said: np.ndarray) -> None:
-    folder.mkdir()
-    for emotion in ("01", "03", "04", "05", "06", "07", "08"):
-        for k, actor in enumerate(("01", "09", "11")):  # train, validation, test
-            path = folder / f"03-01-{emotion}-01-01-01-{actor}.flac"
-            with av.open(str(path), "w") as container:
-                stream = container.add_stream("flac", rate=16_000, layout="mono")
-                piece = said[k * 4_000 : k * 4_000 + 24_000]
-                frame = av.AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
-                frame.sample_rate = 16_000
-                container.mux(stream.encode(frame))
-                container.mux(stream.encode(None))
-
-
-def write_faces(folder: Path, picture: np.ndarray) -> None:
-    face = VisionFeatures(models.resolve("face-landmarker")).largest_face(picture)
-    assert face is not None
-    (x0, y0), (x1, y1) = (f(face.landmarks[:, :2], 0).astype(int) for f in (np.min, np.max))
-    crop = cv2.cvtColor(cv2.resize(picture[y0:y1, x0:x1], (48, 48)), cv2.COLOR_RGB2GRAY)
-    for name in ("anger", "disgust", "fear", "happy", "sadness", "surprise"):
-        (folder / name).mkdir(parents=True)
-        for subject in FACES.values():
-            cv2.imwrite(str(folder / name / f"{subject}_001.png"), crop)
-
-
-@pytest.fixture(scope="module")
-def settings(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path
-) -> tuple[str, ...]:
-    """Overrides for a model that trains in seconds, its language encoder a local folder."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("bert")
-    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    BertModel(BertConfig(**size, intermediate_size=32)).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
-    return (*SMALL, f'model.language="{folder}"')
 
 
 def options(data: Path, out: Path) -> run.Options:
@@ -183,6 +100,29 @@ def test_from_checkpoint_to_events(
         events = list(stream)
     assert len(events) == 2
     assert all(event.modalities["text"] == "present" for event in events)
+
+
+def test_two_processes_descend_as_one(
+    root: Path, data: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    # Dropout draws other numbers in each process; all else must be the same.
+    still = ("model.dropout=0.0", "model.dropout_embed=0.0", "model.dropout_head=0.0",
+             "model.dropout_attention_text=0.0", "optim.epochs=2")  # fmt: skip
+    curves = []
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, start in (("one", [sys.executable]), ("two", launch)):
+        out = tmp_path / name
+        command = [*start, "-m", "train.run", "--data", data, "--cache", data / "cache", "--out",
+                   out, "--set", ";".join((*settings, *still))]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        info = json.loads((out / "checkpoint.json").read_text())
+        curves.append([epoch["losses"] for epoch in info["history"]])
+    for one, two in zip(*curves, strict=True):
+        assert one.keys() == two.keys()
+        for term in one:
+            assert two[term] == pytest.approx(one[term], abs=1e-4), term
 
 
 def test_parity_refuses_the_bundle_of_another_checkpoint(

@@ -7,14 +7,14 @@ utterance is a function of (seed, epoch, index) alone, so that an interrupted ru
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.features.spec import MODALITIES, SPEC
+from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
@@ -34,6 +34,7 @@ _BLENDSHAPES, _POSE, _FLAG = len(SPEC.blendshapes), slice(-7, -1), -1
 
 @dataclass(frozen=True)
 class _Sentence:
+    words: str
     ids: NDArray[np.int64]
     emotion: int
     rating: float | None
@@ -70,7 +71,7 @@ class Composer:
             if len(ids) == n_special:
                 self.n_wordless += 1  # "?!": on the device, text is absent then
                 continue
-            sentence = _Sentence(ids, text.emotion, text.rating)
+            sentence = _Sentence(text.text, ids, text.emotion, text.rating)
             if text.rating is not None:
                 self._rated[text.split].append(sentence)
             else:
@@ -81,10 +82,23 @@ class Composer:
             [row for r, row in features.faces if r.split == "train"], 0.1, axis=0
         ).astype(np.float32)
         self.sentiment_of = _weak_sentiment(texts)
+        recordings = [recording for recording, _ in (*features.voices, *features.faces)]
+        self._corpora = sorted({t.corpus for t in texts} | {r.corpus for r in recordings})
+        self._n_faceless = features.n_faceless
         self._check()
 
+    def about(self) -> dict[str, object]:
+        """What the utterances are made of, for the checkpoint's JSON."""
+        return {
+            "corpora": self._corpora,
+            "weak_sentiment": self.sentiment_of.tolist(),
+            "n_texts_too_long": self.n_too_long,
+            "n_texts_without_words": self.n_wordless,
+            "n_pictures_without_face": self._n_faceless,
+        }
+
     def training(self, epoch: int, index: int) -> Utterance:
-        """Utterance `index` of an epoch, augmented, perhaps without some modalities."""
+        """Utterance `index` of an epoch, augmented."""
         rng = np.random.default_rng((self._seed, epoch, index))
         config = self._config
         if self._rated["train"] and rng.random() < config.rated_share:
@@ -93,11 +107,7 @@ class Composer:
         weights = counts**config.class_power
         emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
         sentence = _pick(rng, self._told["train", emotion])
-        utterance = self._compose(rng, "train", sentence, augment=True)
-        if rng.random() >= config.modality_dropout:
-            return utterance
-        kept = int(rng.integers(1, 7))  # the bits of a non-empty proper subset
-        return _without(utterance, [m for k, m in enumerate(MODALITIES) if not kept >> k & 1])
+        return self._compose(rng, "train", sentence, augment=True)
 
     def held_out(self, split: str) -> list[Utterance]:
         """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
@@ -115,7 +125,9 @@ class Composer:
             unused = {ids: sentence for ids, sentence in unused.items() if ids not in used}
             chosen = list(unused.values())[: n // len(EMOTIONS)]
             used |= {sentence.ids.tobytes() for sentence in chosen}
-            out += [self._compose(rng, split, sentence, augment=False) for sentence in chosen]
+            for sentence in chosen:
+                utterance = self._compose(rng, split, sentence, augment=False)
+                out.append(replace(utterance, id=f"{split}-{len(out):05d}"))
         return out
 
     def rated(self, split: str) -> list[Utterance]:
@@ -137,6 +149,7 @@ class Composer:
         vision = moving_face(rng, self._resting, peak, intensity, max(n_rows, 4), drop=augment)
         return Utterance(
             text=sentence.ids,
+            words=sentence.words,
             audio=audio,
             vision=vision,
             emotion=emotion,
@@ -146,6 +159,7 @@ class Composer:
     def _text_only(self, sentence: _Sentence) -> Utterance:
         return Utterance(
             text=sentence.ids,
+            words=sentence.words,
             audio=np.zeros((0, SPEC.audio_dim), np.float32),
             vision=np.zeros((0, SPEC.vision_dim), np.float32),
             emotion=sentence.emotion,
@@ -287,17 +301,6 @@ def _by_split_and_emotion(
     for recording, rows in items:
         out[recording.split, recording.emotion].append(rows)
     return out
-
-
-def _without(utterance: Utterance, absent: Sequence[str]) -> Utterance:
-    keep = {m: 0 if m in absent else None for m in MODALITIES}
-    return Utterance(
-        text=utterance.text[: keep["text"]],
-        audio=utterance.audio[: keep["audio"]],
-        vision=utterance.vision[: keep["vision"]],
-        emotion=utterance.emotion,
-        sentiment=utterance.sentiment,
-    )
 
 
 def _expressive() -> list[int]:

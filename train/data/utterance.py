@@ -20,7 +20,8 @@ class Utterance:
     """One sample; a modality of zero rows is absent. `audio` (Ta, Da), `vision` (Tv, Dv) float32.
 
     `text` is (Tt,) int64 word pieces, or (Tt, Dt) float32 where a data set brings ready vectors.
-    `emotion` -1 and `sentiment` NaN mean unlabelled; `id` names the sample in its data set.
+    `words` is what the pieces were made from, where it is known. `emotion` -1 and `sentiment` NaN
+    mean unlabelled; `id` names the sample in its data set.
     """
 
     text: NDArray[Any]
@@ -28,6 +29,7 @@ class Utterance:
     vision: Float
     emotion: int
     sentiment: float
+    words: str = ""
     id: str = ""
 
 

@@ -141,8 +141,10 @@ class DMD(nn.Module):
         where a modality is absent.
         """
         shallow, mask, present = self._shallow(batch)
-        common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
-        private = {m: self.encode_private[m](shallow[m]) for m in MODALITIES}
+        common, private = shallow, shallow
+        if self.config.decoupled:
+            common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
+            private = {m: self.encode_private[m](shallow[m]) for m in MODALITIES}
         homo = {
             m: self._summarise(self.self_common[m], self.pool_homo[m], common[m], mask[m])
             for m in MODALITIES
@@ -152,6 +154,8 @@ class DMD(nn.Module):
             m: self.homo_heads[m](common[m].flatten(1) if self.flatten else homo[m])
             for m in MODALITIES
         }
+        if not self.config.common_branch:
+            homo = {m: torch.zeros_like(homo[m]) for m in MODALITIES}
         fused, weight = self.fusion(hetero, homo, present)
         return Features(
             shallow=shallow,

@@ -27,7 +27,8 @@ class GraphDistillation(nn.Module):
     Each vertex is z_m = [W_logit l_m; W_repr r_m]; an edge's strength is W_edge [z_j; z_i],
     normalised over the six edges by a softmax (eq. 5 to 7 of the paper). Edges that touch an
     absent modality have strength 0. `favoured` names the (teacher, student) pairs of the published
-    code's prior, towards which the mean strengths are regularised.
+    code's prior, towards which the mean strengths are regularised. With `learned` false the
+    strengths are that prior: conventional distillation.
     """
 
     prior: Tensor
@@ -42,9 +43,10 @@ class GraphDistillation(nn.Module):
         *,
         favoured: tuple[tuple[int, int], ...],
         temperature: float,
+        learned: bool = True,
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.learned = temperature, learned
         self.logit = nn.Linear(n_logits, hidden)
         self.representation = nn.Linear(dim, hidden)
         self.edge = nn.Linear(4 * hidden, 1)
@@ -61,6 +63,8 @@ class GraphDistillation(nn.Module):
         pairs = torch.cat([vertex[:, self.student], vertex[:, self.teacher]], dim=-1)
         scores = self.edge(pairs).squeeze(-1) / self.temperature
         edges = scores.masked_fill(~usable, -1e9).softmax(dim=-1) * usable
+        if not self.learned:
+            edges = self.prior * usable
         # The teacher is detached: knowledge flows along the edge, not against it.
         gap = (logits[:, self.student] - logits[:, self.teacher].detach()).abs().mean(dim=-1)
         loss = ((edges + self.prior * usable) * gap).sum(dim=1).mean()
