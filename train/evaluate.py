@@ -83,7 +83,7 @@ def _run(options: Options) -> None:
 
     infer = partial(predict, model, clipped=False)
     print_table(f"{len(utterances)} utterances ({options.split})", subsets(infer, utterances))
-    print_table("words and frames lost", robustness(infer, utterances))
+    print_table("lost words and frames", robustness(infer, utterances))
     if options.predictions is not None:
         path = Path(options.predictions)
         write_predictions(path, options.split, utterances, infer(batches(utterances)), emotions)

@@ -78,9 +78,9 @@ def bootstrap(
     """
     rng = np.random.default_rng(0)
     found = [metrics(rng.integers(n, size=n)) for _ in range(n_resamples)]
-    names = [name for name in found[0] if all(name in values for values in found)]
+    names = [name for name in found[0] if np.isfinite([v.get(name, np.nan) for v in found]).any()]
     low, high = (
-        {name: float(np.nanquantile([values[name] for values in found], q)) for name in names}
+        {name: float(np.nanquantile([v.get(name, np.nan) for v in found], q)) for name in names}
         for q in (0.025, 0.975)
     )
     return low, high

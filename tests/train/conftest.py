@@ -9,6 +9,7 @@ import pytest
 
 from runtime import models
 from runtime.features.vision import VisionFeatures
+from train import config, run
 
 # Subjects that the hash puts into each split of CK+.
 FACES = {"train": "S010", "valid": "S013", "test": "S014"}
@@ -90,3 +91,14 @@ def settings(
     BertModel(BertConfig(**size, intermediate_size=32)).save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
     return (*SMALL, f'model.language="{folder}"')
+
+
+@pytest.fixture(scope="session")
+def trained(
+    root: Path, data: Path, settings: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("run") / "checkpoint"
+    options = run.Options(data=str(data), out=str(out), cache=str(data / "cache"))
+    run.train(config.load(root / "configs" / "quick.toml", settings), options)
+    return out

@@ -18,20 +18,6 @@ from runtime.live import EmotionStream
 from train import checkpoint, config, run
 
 
-def options(data: Path, out: Path) -> run.Options:
-    return run.Options(data=str(data), out=str(out), cache=str(data / "cache"))
-
-
-@pytest.fixture(scope="module")
-def trained(
-    root: Path, data: Path, settings: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A checkpoint of an uninterrupted run."""
-    out = tmp_path_factory.mktemp("run") / "checkpoint"
-    run.train(config.load(root / "configs" / "quick.toml", settings), options(data, out))
-    return out
-
-
 def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
     info = json.loads((trained / "checkpoint.json").read_text())
     assert info["seed"] == 1
@@ -66,13 +52,16 @@ def test_killed_and_resumed_is_the_same_run(
     assert not (out / "checkpoint.json").exists()
     other = config.load(root / "configs" / "quick.toml", settings, seed=2)
     with pytest.raises(UsageError, match="another configuration"):
-        run.train(other, options(data, out))
+        run.train(other, run.Options(data=str(data), out=str(out), cache=str(data / "cache")))
     again = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert "going on after epoch" in again.stdout
     weights = [(folder / "model.safetensors").read_bytes() for folder in (trained, out)]
     assert weights[0] == weights[1]
     with pytest.raises(UsageError, match="finished run"):
-        run.train(config.load(root / "configs" / "quick.toml", settings), options(data, out))
+        run.train(
+            config.load(root / "configs" / "quick.toml", settings),
+            run.Options(data=str(data), out=str(out), cache=str(data / "cache")),
+        )
 
 
 def test_from_checkpoint_to_events(

@@ -1,0 +1,47 @@
+"""The ablations run from one command, go on after an interruption, and write their table."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from train import ablate
+
+
+def test_all_ablations_and_the_table(
+    data: Path, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["full method", "without decoupling", "crossmodal branch alone (MulT)"]
+    chosen = {name: ablate.ABLATIONS[name] for name in names}
+    monkeypatch.setattr(ablate, "ABLATIONS", chosen)
+    quick = ";".join((*settings, "optim.epochs=1"))
+    command = ["train.ablate", "--data", data, "--cache", data / "cache", "--out", tmp_path,
+               "--seeds", "2", "--set", quick]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert ablate.main() == 0
+    found = json.loads((tmp_path / "ablations.json").read_text())
+    assert list(found["results"]) == names
+    for name, switches in chosen.items():
+        folder = tmp_path / name.split(" (")[0].replace(" ", "-")
+        info = json.loads((folder / "seed-2" / "checkpoint.json").read_text())
+        history = info["history"][0]["losses"]
+        assert ("reconstruction" in history) == (not switches)
+        assert ("distil_homo" in history) == (name != names[2])
+        for metric, values in found["results"][name]["text+audio+vision"].items():
+            if metric == "macro_f1":
+                assert values["mean"] == pytest.approx(sum(values["values"]) / 2)
+    table = (tmp_path / "ablations.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in table[2:]] == names
+    changed = (tmp_path / "full-method" / "seed-1" / "checkpoint.json").stat().st_mtime_ns
+    assert ablate.main() == 0  # nothing is trained twice
+    assert (tmp_path / "full-method" / "seed-1" / "checkpoint.json").stat().st_mtime_ns == changed
+
+
+def test_every_switch_is_an_option_that_differs_from_the_full_method(root: Path) -> None:
+    from train import config
+
+    full = config.load(root / "configs" / "quick.toml")
+    for name, switches in ablate.ABLATIONS.items():
+        changed = config.load(root / "configs" / "quick.toml", switches)
+        assert (changed == full) == (name == "full method")

@@ -1,0 +1,106 @@
+"""What each part of the method is worth: `python -m train.ablate --config FILE --data PATH`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError
+
+from . import config, run
+from .data.open import FORMATS
+from .provenance import commit, write_json
+
+__all__ = ["ABLATIONS", "Options"]
+
+# Name -> the options that differ from the full method.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "full method": (),
+    "without HomoGD": ("loss.homo_gd=false",),
+    "without HeteroGD": ("loss.hetero_gd=false",),
+    "without both GD-units": ("loss.homo_gd=false", "loss.hetero_gd=false"),
+    "without decoupling": ("loss.decoupling=false", "model.decoupled=false"),
+    "without the margin loss": ("loss.use_margin=false",),
+    "fixed edges (conventional distillation)": ("loss.learned_edges=false",),
+    "crossmodal branch alone (MulT)": (
+        "model.common_branch=false",
+        "model.decoupled=false",
+        "loss.decoupling=false",
+        "loss.homo_gd=false",
+        "loss.hetero_gd=false",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train the method and its ablations, several seeds each, and write the table.
+
+    Interrupted, the same command goes on; what is finished is kept.
+    """
+
+    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
+    config: str = option("configs/quick.toml", metavar="FILE", help="TOML file of the full method")
+    out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
+    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
+    seeds: int = option(5, metavar="N", help="seeds of each")
+    set: str | None = option(None, metavar="K=V;K=V", help="overrides for all of them")
+    metric: str = option("macro_f1", help="shown, such as macro_f1, accuracy, mae or acc2_nonzero")
+    device: str = option("cpu", help="cpu, cuda or cuda:N")
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.ablate")
+    try:
+        _run(options)
+    except (DmdLiveError, FloatingPointError) as error:
+        print(f"train.ablate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntrain.ablate: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: Options) -> None:
+    out = Path(options.out)
+    common = tuple(filter(None, (options.set or "").split(";")))
+    summaries: dict[str, Any] = {}
+    for name, switches in ABLATIONS.items():
+        print(f"\n== {name}")
+        settings = config.load(Path(options.config), (*common, *switches))
+        folder = out / name.split(" (")[0].replace(" ", "-")
+        summaries[name] = run.train_seeds(
+            settings,
+            run.Options(
+                data=options.data,
+                data_format=options.data_format,
+                out=str(folder),
+                cache=options.cache,
+                seeds=options.seeds,
+                device=options.device,
+            ),
+        )
+    table = markdown(summaries, options.metric)
+    about = {"config": options.config, "set": common, "seeds": options.seeds, "commit": commit()}
+    write_json(out / "ablations.json", {**about, "results": summaries})
+    (out / "ablations.md").write_text(table + "\n", encoding="utf-8")
+    print(f"\n{table}\n\n{out / 'ablations.md'} written")
+
+
+def markdown(summaries: dict[str, Any], metric: str) -> str:
+    """Mean and standard deviation of `metric` for every subset of modalities, one row each."""
+    subsets = [s for s in next(iter(summaries.values())) if metric in summaries["full method"][s]]
+    lines = [f"| {metric} | " + " | ".join(subsets) + " |", "| --- " * (len(subsets) + 1) + "|"]
+    for name, summary in summaries.items():
+        found = (summary[s][metric] for s in subsets)
+        cells = (f"{value['mean']:.3f} ({value['std']:.3f})" for value in found)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
