@@ -77,44 +77,44 @@ def _run(options: Options) -> None:
         tokenizer if tokenizer.exists() else None,
         Path(options.cache),
     )
-    utterances = list(corpus.held_out(options.split))
+    utterances = corpus.held_out(options.split)
     model = source.model.to(options.device)
     emotions = source.info["emotions"]
 
     infer = partial(predict, model, clipped=False)
-    print_table(f"{len(utterances)} utterances ({options.split})", subsets(infer, utterances))
+    ids = [utterance.id for utterance in utterances]
+    print_table(f"{len(ids)} utterances ({options.split})", subsets(infer, utterances))
     print_table("lost words and frames", robustness(infer, utterances))
     if options.predictions is not None:
         path = Path(options.predictions)
-        write_predictions(path, options.split, utterances, infer(batches(utterances)), emotions)
-        print(f"\n{path}: {len(utterances)} predictions")
+        write_predictions(path, options.split, ids, infer(batches(utterances)), emotions)
+        print(f"\n{path}: {len(ids)} predictions")
 
 
-def batches(utterances: Sequence[Utterance], size: int = 64) -> Iterator[Batch]:
+def batches(utterances: Iterable[Utterance], size: int = 64) -> Iterator[Batch]:
     """Collated batches in order."""
     return (collate(part) for part in batched(utterances, size))
 
 
-def subsets(infer: Infer, utterances: Sequence[Utterance]) -> list[Row]:
+def subsets(infer: Infer, utterances: Iterable[Utterance]) -> list[Row]:
     """Metrics with only the modalities of each subset, with 95 % intervals for the full one."""
     rows = []
     for subset in SUBSETS:
         found = infer(keep(batch, subset) for batch in batches(utterances))
-        rows.append(Row(name="+".join(subset), metrics=_metrics(found, utterances)))
+        rows.append(Row(name="+".join(subset), metrics=_metrics(found)))
         if subset == MODALITIES:
-            resample = partial(_metrics, found, utterances)
-            low, high = bootstrap(resample, len(utterances))
+            low, high = bootstrap(partial(_metrics, found), len(found["sentiment"]))
             rows += [Row(name="  95 % from", metrics=low), Row(name="  to", metrics=high)]
     return rows
 
 
-def robustness(infer: Infer, utterances: Sequence[Utterance]) -> list[Row]:
+def robustness(infer: Infer, utterances: Iterable[Utterance]) -> list[Row]:
     """Metrics when each word and each frame is lost with probability 0, 0.1 ... 0.9."""
     rows = []
     for rate in _RATES:
         generator = torch.Generator().manual_seed(0)
         found = infer(lossy(batch, rate, generator) for batch in batches(utterances))
-        rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found, utterances)))
+        rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found)))
     return rows
 
 
@@ -134,7 +134,7 @@ def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
 def write_predictions(
     path: Path,
     split: str,
-    utterances: Sequence[Utterance],
+    ids: Sequence[str],
     found: Predictions,
     emotions: Sequence[str],
 ) -> None:
@@ -150,16 +150,14 @@ def write_predictions(
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        for k, utterance in enumerate(utterances):
-            rated = "" if np.isnan(utterance.sentiment) else f"{utterance.sentiment:.6f}"
-            sentiment = [rated, f"{found['sentiment'][k]:.6f}"]
+        for k, name in enumerate(ids):
+            rated = found["sentiment_label"][k]
+            values = ["" if np.isnan(rated) else f"{rated:.6f}", f"{found['sentiment'][k]:.6f}"]
             if emotions:
-                label = emotions[utterance.emotion] if utterance.emotion >= 0 else ""
-                p = found["emotion"][k]
-                values = [label, emotions[int(p.argmax())], *sentiment, *(f"{x:.6f}" for x in p)]
-            else:
-                values = sentiment
-            writer.writerow([utterance.id, split, *values])
+                label, p = int(found["emotion_label"][k]), found["emotion"][k]
+                told = emotions[label] if label >= 0 else ""
+                values = [told, emotions[int(p.argmax())], *values, *(f"{x:.6f}" for x in p)]
+            writer.writerow([name, split, *values])
     os.replace(unfinished, path)
 
 
@@ -173,13 +171,10 @@ def print_table(title: str, rows: Iterable[Row]) -> None:
         print(f"{row.name:<24}" + "".join(cells))
 
 
-def _metrics(
-    found: Predictions, utterances: Sequence[Utterance], take: NDArray[np.intp] | None = None
-) -> dict[str, float]:
-    chosen = np.arange(len(utterances)) if take is None else take
-    emotion = np.array([u.emotion for u in utterances])[chosen]
-    sentiment = np.array([u.sentiment for u in utterances])[chosen]
-    return evaluate({name: values[chosen] for name, values in found.items()}, emotion, sentiment)
+def _metrics(found: Predictions, take: NDArray[np.intp] | None = None) -> dict[str, float]:
+    if take is not None:
+        found = {name: values[take] for name, values in found.items()}
+    return evaluate(found, found["emotion_label"], found["sentiment_label"])
 
 
 if __name__ == "__main__":

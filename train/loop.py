@@ -1,7 +1,7 @@
 """One epoch of training, and evaluation of every subset of modalities."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -118,20 +118,22 @@ def keep(batch: Batch, modalities: Sequence[str]) -> Batch:
 
 @torch.no_grad()
 def predict(model: DMD, batches: Iterable[Batch], *, clipped: bool = True) -> Predictions:
-    """Outputs of the contract over `batches`, by name, each with first axis n.
+    """Outputs of the contract over `batches`, by name, each with first axis n, and the labels:
+    `emotion_label` (n,) with -1 and `sentiment_label` (n,) with NaN for unknown.
 
     Without `clipped`, sentiments are as they come, which is what the field's MAE is taken on.
     """
     model.eval()
     device = next(model.parameters()).device
     names = ("sentiment", "emotion", "modality_sentiment", "modality_weight")
-    collected: list[tuple[Tensor, ...]] = [
-        model.predict({name: tensor.to(device) for name, tensor in batch.items()}, clipped=clipped)
-        for batch in batches
-    ]
+    collected: list[tuple[Tensor, ...]] = []
+    for batch in batches:
+        moved = {name: tensor.to(device) for name, tensor in batch.items()}
+        outputs = model.predict(moved, clipped=clipped)
+        collected.append((*outputs, batch["emotion"], batch["sentiment"]))
     return {
         name: torch.cat([outputs[k] for outputs in collected]).cpu().numpy()
-        for k, name in enumerate(names)
+        for k, name in enumerate((*names, "emotion_label", "sentiment_label"))
     }
 
 
@@ -148,7 +150,8 @@ def evaluate(
     return out
 
 
-def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive slices of at most `size` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive lists of at most `size` items."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part

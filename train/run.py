@@ -9,7 +9,7 @@ share every batch.
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def train(settings: Config, options: Options) -> None:
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
     teacher = None if options.teacher is None else Teacher(Path(options.teacher), device)
-    valid = list(corpus.held_out("valid"))
+    valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
     dmd = _new_model(settings, corpus, len(emotions))
@@ -140,7 +140,7 @@ def train(settings: Config, options: Options) -> None:
     state.restore_best(dmd)
     calibration = _calibrate(dmd, valid) if emotions else {}
 
-    test = list(corpus.held_out("test"))
+    test = corpus.held_out("test")
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
     if isinstance(corpus, Composer) and (rated := corpus.rated("test")):
         metrics["test"]["rated text"] = _score(dmd, rated)
@@ -181,7 +181,7 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int) -> DMD:
 def _run_epochs(
     model: TrainingDMD,
     corpus: Corpus,
-    valid: list[Utterance],
+    valid: Iterable[Utterance],
     settings: Config,
     state: RunState,
     teacher: Teacher | None,
@@ -227,11 +227,11 @@ def _training_batches(
         yield batch, None if teacher is None else teacher(utterances)
 
 
-def _batches(utterances: Sequence[Utterance]) -> Iterator[Batch]:
+def _batches(utterances: Iterable[Utterance]) -> Iterator[Batch]:
     return (collate(part) for part in batched(utterances, 64))
 
 
-def _validate(dmd: DMD, utterances: list[Utterance]) -> tuple[float, dict[str, float]]:
+def _validate(dmd: DMD, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:
     """A score to maximise, and what it is the mean of: macro-F1 (or, without emotions, minus the
     MAE) of the full input and, for models that take any subset, of each modality alone."""
     subsets = [MODALITIES, *((m,) for m in MODALITIES)] if dmd.config.masked else [MODALITIES]
@@ -244,20 +244,18 @@ def _validate(dmd: DMD, utterances: list[Utterance]) -> tuple[float, dict[str, f
     return sign * float(np.mean(list(scores.values()))), scores
 
 
-def _calibrate(dmd: DMD, utterances: list[Utterance]) -> dict[str, float]:
+def _calibrate(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, float]:
     """One temperature for all seven subsets of modalities: a device meets any of them.
 
     Returns it with the expected calibration error of the full input on these utterances, before
     and after.
     """
     before = _score(dmd, utterances)["ece"]
-    known = [u for u in utterances if u.emotion >= 0]
-    probabilities = [
-        predict(dmd, (keep(batch, subset) for batch in _batches(known)))["emotion"]
-        for subset in SUBSETS
-    ]
-    labels = np.array([u.emotion for u in known] * len(SUBSETS))
-    dmd.temperature.fill_(fit_temperature(np.concatenate(probabilities), labels))
+    found = [predict(dmd, (keep(b, subset) for b in _batches(utterances))) for subset in SUBSETS]
+    probabilities = np.concatenate([p["emotion"] for p in found])
+    labels = np.concatenate([p["emotion_label"] for p in found])
+    known = labels >= 0
+    dmd.temperature.fill_(fit_temperature(probabilities[known], labels[known]))
     return {
         "temperature": float(dmd.temperature),
         "ece_before": before,
@@ -265,18 +263,17 @@ def _calibrate(dmd: DMD, utterances: list[Utterance]) -> dict[str, float]:
     }
 
 
-def _table(dmd: DMD, utterances: list[Utterance]) -> dict[str, dict[str, float]]:
+def _table(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
     """Metrics of all seven subsets of modalities, by name such as text+vision."""
     return {"+".join(s): _score(dmd, utterances, s) for s in SUBSETS}
 
 
 def _score(
-    dmd: DMD, utterances: list[Utterance], subset: tuple[str, ...] = MODALITIES
+    dmd: DMD, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
 ) -> dict[str, float]:
     batches = (keep(batch, subset) for batch in _batches(utterances))
-    predictions = predict(dmd, batches, clipped=False)
-    emotion = np.array([u.emotion for u in utterances])
-    return evaluate(predictions, emotion, np.array([u.sentiment for u in utterances]))
+    found = predict(dmd, batches, clipped=False)
+    return evaluate(found, found["emotion_label"], found["sentiment_label"])
 
 
 def _print_table(rows: dict[str, dict[str, float]]) -> None:
