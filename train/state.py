@@ -32,7 +32,7 @@ class RunState:
     commit: str  # of the code that the run began with
     epoch: int = 0
     best_epoch: int = -1
-    best_score: float = -1.0
+    best_score: float = float("-inf")
     seconds_before: float = 0.0  # of the interrupted runs, up to the last finished epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     loaded: dict[str, Any] | None = None
@@ -87,7 +87,7 @@ class RunState:
         """Save the end of an epoch; `last.pt` is renamed last, so that it vouches for the rest."""
         self.history.append({"epoch": epoch + 1, "score": score, **record})
         self.epoch = epoch + 1
-        if score > self.best_score:
+        if score > self.best_score or self.best_epoch < 0:
             self.best_epoch, self.best_score = epoch, score
             if parallel.is_first():
                 weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}

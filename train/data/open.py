@@ -1,5 +1,6 @@
 """One way to every data set: `--data PATH --data-format NAME`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from runtime.errors import UsageError
@@ -8,24 +9,45 @@ from ..config import Config
 from ..prepare import prepare
 from . import corpora
 from .compose import Composer
+from .mmsa import Mmsa
 from .utterance import Corpus
 
 __all__ = ["FORMATS", "fit", "open_corpus"]
 
-FORMATS = ("corpora",)
+FORMATS = ("corpora", "mmsa")
 
 
 def open_corpus(
     data: Path, data_format: str, settings: Config, tokenizer: Path | None, cache: Path
 ) -> Corpus:
-    """A data set as `settings.model` wants it. `corpora`: a folder of the corpora of `corpora.py`,
-    composed. `tokenizer` is the tokenizer.json of the language branch. Raises DmdLiveError."""
+    """A data set as `settings.model` wants it.
+
+    `corpora`: a folder of the corpora of `corpora.py`, composed; `mmsa`: a feature pickle of MOSI
+    or MOSEI. `tokenizer` is the tokenizer.json of the language branch, None without one. Raises
+    DmdLiveError.
+    """
+    if data_format == "mmsa":
+        bert = settings.model.text_dim == 0
+        return Mmsa(data, bert=bert, padded=not settings.model.masked, seed=settings.seed)
     if tokenizer is None:
-        raise UsageError(f"{data_format} are words: the model needs a language branch (text_dim=0)")
+        raise UsageError("this data set is words: the model needs a language branch (text_dim = 0)")
     texts = corpora.texts(data)
     return Composer(texts, prepare(data, cache), tokenizer, settings.data, settings.seed)
 
 
 def fit(settings: Config, corpus: Corpus) -> Config:
-    """`settings` with what only the data set knows."""
-    return settings
+    """`settings` with the widths, and for an unmasked model the lengths, of an MMSA file."""
+    if not isinstance(corpus, Mmsa):
+        return settings
+    model = replace(
+        settings.model, audio_dim=corpus.dims["audio"], vision_dim=corpus.dims["vision"]
+    )
+    if not model.masked:
+        steps = corpus.lengths
+        model = replace(
+            model,
+            n_steps_text=steps["text"],
+            n_steps_audio=steps["audio"],
+            n_steps_vision=steps["vision"],
+        )
+    return replace(settings, model=model)
