@@ -1,4 +1,4 @@
-"""Extract the runtime's features from all recordings once: `python -m train.prepare`."""
+"""Extract the runtime's features from recordings once: `python -m train.prepare`."""
 
 import hashlib
 import json
@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from runtime import models
 from runtime.config import option, parse
-from runtime.errors import DmdLiveError
+from runtime.errors import DmdLiveError, UsageError
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
 from runtime.utterance import SegmenterConfig
 
 from .data.corpora import DataError, Recording, faces, missing, voices
+from .recordings import prepare_recordings
 
 __all__ = ["Features", "decode_audio", "prepare", "spoken"]
 
@@ -43,10 +44,26 @@ _VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Extract audio and vision rows of all corpora, in parallel, into a cache file."""
+    """Extract the runtime's features once: of your own recordings, or of the corpora.
 
-    data: str = option(metavar="DIR", help="folder of the corpora (layout: train/data/corpora.py)")
-    out: str = option("build/features", metavar="DIR", help="where the cache file goes")
+    --manifest: a table of clips (columns: train/data/manifest.py) becomes shards to train on with
+    --data-format shards. Killed, the same command goes on. --data: the folder of the corpora of
+    train/data/corpora.py becomes a cache that train.run finds.
+    """
+
+    manifest: str | None = option(None, metavar="CSV", help="table of your own recordings")
+    data: str | None = option(None, metavar="DIR", help="folder of the corpora")
+    out: str = option("build/features", metavar="DIR", help="where the features go")
+    stt: str = option(
+        "auto",
+        choices=("auto", "vosk", "moonshine", "none"),
+        help="speech-to-text for clips without text",
+    )
+    workers: int = option(os.cpu_count() or 1, metavar="N", help="processes that work side by side")
+    ray: str | None = option(
+        None, metavar="ADDRESS", help="work on a Ray cluster: its address, auto, or local"
+    )
+    skip_missing: bool = option(False, help="go on without the files that are not there")
 
 
 @dataclass(frozen=True)
@@ -64,13 +81,29 @@ class Features:
 def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m train.prepare")
-    for line in missing(Path(options.data)):
-        print(f"train.prepare: warning: {line}", file=sys.stderr)
     try:
-        found = prepare(Path(options.data), Path(options.out))
+        if (options.manifest is None) == (options.data is None):
+            raise UsageError("give one of --manifest CSV and --data DIR")
+        if options.manifest is not None:
+            prepare_recordings(
+                Path(options.manifest),
+                Path(options.out),
+                stt=options.stt,
+                n_workers=options.workers,
+                ray=options.ray,
+                skip_missing=options.skip_missing,
+            )
+            return 0
+        data = Path(options.data or "")
+        for line in missing(data):
+            print(f"train.prepare: warning: {line}", file=sys.stderr)
+        found = prepare(data, Path(options.out))
     except DmdLiveError as error:
         print(f"train.prepare: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ntrain.prepare: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     print(
         f"{len(found.voices)} clips, {len(found.faces)} faces, "
         f"{found.n_faceless} pictures without a face"

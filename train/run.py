@@ -45,13 +45,14 @@ _N_STATISTICS = 400  # utterances that the input statistics are taken from
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train a DMD model on composed corpora, or on MOSI or MOSEI features."""
+    """Train a DMD model: composed corpora, MOSI or MOSEI features, or your own recordings."""
 
     data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
     data_format: str = option(
         "corpora",
         choices=FORMATS,
-        help="corpora: as in train/data/corpora.py; mmsa: a feature pickle of MOSI or MOSEI",
+        help="corpora: as in train/data/corpora.py; mmsa: a feature pickle of MOSI or MOSEI; "
+        "shards: what train.prepare --manifest wrote",
     )
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")

@@ -39,7 +39,8 @@ class FileSource:
     def __enter__(self) -> "FileSource":
         import av
 
-        av.logging.set_level(av.logging.PANIC)
+        # FFmpeg stays silent, and its threads must not call Python while one is closed: a deadlock.
+        av.logging.set_level(None)
         try:
             self._inspect()
         except (av.error.FFmpegError, OSError, ValueError) as error:

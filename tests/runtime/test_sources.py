@@ -1,6 +1,8 @@
 """Sources on real media made here: time stamps, order, gaps, damage; cameras and microphones."""
 
 import http.server
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -290,3 +292,15 @@ def test_microphone_that_is_not_there() -> None:
     with pytest.raises(SourceError, match="microphone") as caught, MicrophoneSource("no such"):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_closing_in_the_middle_never_hangs(root: Path, demo: Path) -> None:
+    code = (
+        "import sys; from itertools import islice; from runtime.sources.file import FileSource\n"
+        "for k in range(60):\n"
+        "    with FileSource(sys.argv[1]) as source:\n"
+        "        assert len(list(islice(source.packets(), 20 + k))) == 20 + k\n"
+        # PyAV's own log callback takes the interpreter's lock, which the closing thread holds.
+        "import av; assert av.logging.get_level() is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(demo)], cwd=root, check=True, timeout=60)

@@ -10,11 +10,12 @@ from ..prepare import prepare
 from . import corpora
 from .compose import Composer
 from .mmsa import Mmsa
+from .shards import Shards
 from .utterance import Corpus
 
 __all__ = ["FORMATS", "fit", "open_corpus"]
 
-FORMATS = ("corpora", "mmsa")
+FORMATS = ("corpora", "mmsa", "shards")
 
 
 def open_corpus(
@@ -23,14 +24,16 @@ def open_corpus(
     """A data set as `settings.model` wants it.
 
     `corpora`: a folder of the corpora of `corpora.py`, composed; `mmsa`: a feature pickle of MOSI
-    or MOSEI. `tokenizer` is the tokenizer.json of the language branch, None without one. Raises
-    DmdLiveError.
+    or MOSEI; `shards`: a folder that `train.prepare --manifest` wrote. `tokenizer` is the
+    tokenizer.json of the language branch, None without one. Raises DmdLiveError.
     """
     if data_format == "mmsa":
         bert = settings.model.text_dim == 0
         return Mmsa(data, bert=bert, padded=not settings.model.masked, seed=settings.seed)
     if tokenizer is None:
         raise UsageError("this data set is words: the model needs a language branch (text_dim = 0)")
+    if data_format == "shards":
+        return Shards(data, tokenizer, seed=settings.seed)
     texts = corpora.texts(data)
     return Composer(texts, prepare(data, cache), tokenizer, settings.data, settings.seed)
 
