@@ -91,7 +91,7 @@ def test_readme_commands_have_the_options_that_it_shows(root: Path) -> None:
              for line in block.splitlines()]  # fmt: skip
     shown: dict[str, set[str]] = {}
     for line in lines:
-        for program in re.findall(r"python -m ([a-z.]+)|(dmd-live)(?= --)", line.split("#")[0]):
+        for program in re.findall(r"python -m ([a-z._]+)|(dmd-live)(?= --)", line.split("#")[0]):
             options = re.findall(r"(?<!\S)--[a-z-]+", line.split("#")[0])
             shown.setdefault("".join(program), set()).update(options)
     assert {"dmd-live", "train.run", "export.graph", "export.trt", "export.parity"} <= set(shown)
