@@ -51,8 +51,10 @@ def write(options: Options) -> Path:
     if found.arrays["probabilities"].shape[1] != len(info["emotions"]):
         raise BundleError(f"{run}: {analysis.FILE} is of another run; train again with --restart")
     k = _pick(found.shown, options.utterance)
-    html = page.document(f"Training run {run.resolve().name}", sections(info, found, k))
     out = Path(options.out) if options.out else run / "report.html"
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent}: no such folder; pass another --out")
+    html = page.document(f"Training run {run.resolve().name}", sections(info, found, k))
     partial = out.with_name(out.name + ".partial")
     try:
         partial.write_text(html, encoding="utf-8")
@@ -79,12 +81,8 @@ def _read(run: Path) -> dict[str, Any]:
         names = {(*epoch["losses"], *epoch["valid"]) for epoch in info["history"]}
         if len(names) != 1:
             raise ValueError("history: epochs differ in what they hold")
-        _ = (
-            info["metrics"]["test"]["+".join(MODALITIES)],
-            info["history"][0],
-            info["config"]["model"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        _ = info["metrics"]["test"]["+".join(MODALITIES)], info["config"]["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged ({error}); train again with --restart") from error
     return info
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,28 +63,31 @@ def test_edges_sum_to_one_and_touch_no_absent_modality(collected: Analysis) -> N
         assert collected.arrays[f"prior_{space}"].sum() == pytest.approx(1.0)
 
 
-def test_attention_is_that_of_the_layer(model: TrainingDMD, data: list[Utterance]) -> None:
-    batch = collate([u for u in data if len(u.audio)][:6])  # of different lengths
-    for pair, transformer in model.dmd.crossmodal.items():
-        layer, mixed = transformer.layers[-1], []
-        handles = [
-            layer.register_forward_hook(lambda _, args, __: mixed.append(args)),
-            layer.out.register_forward_hook(lambda _, __, out: mixed.append(out)),
-        ]
-        with torch.no_grad():
-            model.dmd(batch)
-            expected, (rows, source, mask) = mixed
-            weights = analysis.attention_weights(layer, rows, source, mask)
-            value = layer.key_value(layer.norm_attention(source)).chunk(2, dim=-1)[1]
-            heads = value.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2)
-            again = layer.out((weights @ heads).transpose(1, 2).flatten(2))
+@pytest.mark.parametrize("pair", [f"{a}_to_{b}" for a in MODALITIES for b in MODALITIES if a != b])
+def test_attention_is_that_of_the_layer(
+    pair: str, model: TrainingDMD, data: list[Utterance]
+) -> None:
+    layer = model.dmd.crossmodal[pair].layers[-1]
+    inputs: list[tuple[Any, ...]] = []
+    outputs: list[torch.Tensor] = []
+    handles = [
+        layer.register_forward_hook(lambda _, args, __: inputs.append(args)),
+        layer.out.register_forward_hook(lambda _, __, out: outputs.append(out)),
+    ]
+    with torch.no_grad():
+        model.dmd(collate([u for u in data if len(u.audio)][:6]))  # of different lengths
         for handle in handles:
             handle.remove()
-        torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
-        assert not mask.all(), pair
-        on = mask[:, None, None].expand_as(weights)
-        assert not weights[~on].any(), pair
-        torch.testing.assert_close((weights * on).sum(-1), torch.ones(weights.shape[:3]))
+        ((rows, source, mask),) = inputs
+        weights = analysis.attention_weights(layer, rows, source, mask)
+        value = layer.key_value(layer.norm_attention(source)).chunk(2, dim=-1)[1]
+        heads = value.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2)
+        again = layer.out((weights @ heads).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(again, outputs[0], atol=1e-5, rtol=1e-5)
+    assert not mask.all()
+    on = mask[:, None, None].expand_as(weights)
+    assert not weights[~on].any()
+    torch.testing.assert_close((weights * on).sum(-1), torch.ones(weights.shape[:3]))
 
 
 def test_shown_utterances_have_real_lengths_ids_and_pieces(

@@ -17,7 +17,7 @@ from train.models.dmd import DMD
 from train.models.language import LanguageEncoder
 
 CONFIG = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=2, gd_hidden=8))
-_WORDS = "we could not believe what they had done with all that $ money".split()
+_WORDS = ("we", "could", "not", "believe", "that", "they'd", "take", "our", "$", "money")
 
 
 def utterances(n: int, tokenizer_json: Path) -> list[Utterance]:
