@@ -18,9 +18,14 @@ def option(
     help: str,
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
+    positional: bool = False,
 ) -> Any:
-    """A dataclass field that is also a command-line option; without a default it is required."""
-    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+    """A dataclass field that is also a command-line option; without a default it is required.
+
+    `positional`: given without its name, and required.
+    """
+    metadata = {"help": help, "choices": choices, "metavar": metavar, "positional": positional}
+    return field(default=default, metadata=metadata)
 
 
 def parse(
@@ -43,6 +48,9 @@ def parse(
 def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None:
     flag = "--" + item.name.replace("_", "-")
     text = item.metadata["help"]
+    if item.metadata["positional"]:
+        parser.add_argument(item.name, type=hint, metavar=item.metadata["metavar"], help=text)
+        return
     if hint is bool:
         parser.add_argument(flag, action="store_true", default=item.default, help=text)
         return

@@ -8,7 +8,7 @@ the predictions stay the same. Decoders and heads that only its training used ar
 import hashlib
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,9 @@ _BERT = "text_model.model."
 class Options:
     """Turn a checkpoint of the published DMD code into one of ours; predictions stay the same."""
 
-    file: str = option(metavar="FILE.pth", help="state_dict saved by the published code")
+    file: str = option(
+        metavar="FILE.pth", positional=True, help="state_dict saved by the published code"
+    )
     dataset: str = option(choices=("mosi", "mosei"), help="the data set it was trained on")
     layout: str = option(choices=("aligned", "unaligned"), help="how the modalities are sampled")
     bert: str | None = option(
@@ -54,12 +56,9 @@ class Options:
     out: str = option(metavar="DIR", help="where the checkpoint goes")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code. FILE.pth may come without `--file`."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given and not given[0].startswith("-"):
-        given.insert(0, "--file")
-    options = parse(Options, given, prog="python -m train.import_reference")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, argv, prog="python -m train.import_reference")
     try:
         import_reference(options)
     except DmdLiveError as error:

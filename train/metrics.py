@@ -14,6 +14,7 @@ __all__ = [
     "emotion_metrics",
     "expected_calibration_error",
     "fit_temperature",
+    "reliability",
     "sentiment_metrics",
 ]
 
@@ -60,13 +61,16 @@ def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
 
 def expected_calibration_error(probabilities: Array, labels: Array, n_bins: int = 15) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
+    confidence, accuracy, share = reliability(probabilities, labels, n_bins).T
+    return float(np.sum(np.abs(confidence - accuracy) * share))
+
+
+def reliability(probabilities: Array, labels: Array, n_bins: int = 15) -> Array:
+    """Mean confidence, accuracy and share of samples of each bin that has any: (bins, 3)."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = [
-        abs(confidence[bins == b].mean() - correct[bins == b].mean()) * np.mean(bins == b)
-        for b in np.unique(bins)
-    ]
-    return float(np.sum(gaps))
+    inside = [bins == b for b in np.unique(bins)]
+    return np.array([(confidence[i].mean(), correct[i].mean(), i.mean()) for i in inside])
 
 
 def bootstrap(

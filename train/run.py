@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import MODALITIES
 
-from . import checkpoint, config, parallel
+from . import analysis, checkpoint, config, parallel
+from .board import Board
 from .config import Config
 from .data import corpora
 from .data.compose import Composer
@@ -40,6 +42,7 @@ from .teacher import Teacher
 
 __all__ = ["Options", "main", "train"]
 
+_N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
 _N_STATISTICS = 400  # utterances that the input statistics are taken from
 
 
@@ -66,6 +69,7 @@ class Options:
     teacher: str | None = option(
         None, metavar="DIR", help="checkpoint of a teacher DMD to distil from (soft targets)"
     )
+    tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
 
 
@@ -137,7 +141,10 @@ def train(settings: Config, options: Options) -> None:
 
     dmd = _new_model(settings, corpus, len(emotions))
     model = TrainingDMD(dmd, settings).to(device)
-    _run_epochs(model, corpus, valid, settings, state, teacher)
+    with Board(
+        out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
+    ) as board:
+        _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(dmd)
     calibration = _calibrate(dmd, valid) if emotions else {}
 
@@ -157,6 +164,7 @@ def train(settings: Config, options: Options) -> None:
         "seconds": round(state.seconds, 1),
     }
     if parallel.is_first():
+        analysis.save(out, analysis.collect(model, list(islice(test, _N_ANALYSED)), tokenizer))
         checkpoint.save(out, dmd, settings, tokenizer, info)
         _print_table(metrics["test"])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
@@ -186,6 +194,7 @@ def _run_epochs(
     settings: Config,
     state: RunState,
     teacher: Teacher | None,
+    board: Board,
 ) -> None:
     """The epochs that `state` lacks, until the validation score stops rising."""
     optim = settings.optim
@@ -210,6 +219,7 @@ def _run_epochs(
         losses = train_epoch(parallel_model, batches, adam, schedule, optim)
         score, scores = _validate(model.dmd, valid)
         state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
+        board.epoch(epoch + 1, losses, scores)
         if parallel.is_first():
             print("  losses: " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
             shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
