@@ -27,7 +27,7 @@ img { width: 100%; max-width: 34rem; height: auto; display: block; }
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; } thead th { white-space: nowrap; }
-.facts td { text-align: left; overflow-wrap: anywhere; }
+.facts td { text-align: left; } .facts td + td { overflow-wrap: anywhere; }
 td.best { background: var(--best); font-weight: 600; }
 summary { cursor: pointer; margin: .8rem 0; }
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
@@ -46,16 +47,21 @@ _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one paper; `shades` is the colour map whose zero is the paper."""
+    """Colours of one paper; `shades` run from it to the strongest value of a colour map."""
 
     paper: str
     ink: str
     faint: str
-    shades: str
+    shades: tuple[str, str, str]
+
+    @property
+    def colours(self) -> LinearSegmentedColormap:
+        """Colour map from 0, which is the paper, to the strongest value."""
+        return LinearSegmentedColormap.from_list("shades", self.shades)
 
 
-LIGHT = Theme("#ffffff", "#1c2024", "#d8dce0", "Blues")
-DARK = Theme("#16191d", "#e4e7ea", "#3c434a", "Blues_r")
+LIGHT = Theme("#ffffff", "#1c2024", "#d8dce0", ("#ffffff", "#7fb3dd", "#08306b"))
+DARK = Theme("#16191d", "#e4e7ea", "#3c434a", ("#16191d", "#2b6299", "#cfe8ff"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Plot:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "figure.facecolor": theme.paper,
+            "figure.constrained_layout.w_pad": 0.08,
+            "figure.constrained_layout.h_pad": 0.08,
             "grid.color": theme.faint,
             "grid.linewidth": 0.6,
             "legend.frameon": False,
@@ -141,7 +149,7 @@ def confusion(counts: Array, names: Sequence[str]) -> Plot:
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap=theme.shades, vmin=0, vmax=1)
+        image = axes.imshow(shares, cmap=theme.colours, vmin=0, vmax=1)
         for (i, j), share in np.ndenumerate(shares):
             colour = theme.paper if share > 0.55 else theme.ink
             axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=colour, fontsize=9)
@@ -149,7 +157,7 @@ def confusion(counts: Array, names: Sequence[str]) -> Plot:
         axes.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(ticks, names)
         axes.set(xlabel="predicted", ylabel="true")
-        axes.spines[:].set_visible(False)
+        axes.spines[:].set_visible(True)
         figure.colorbar(image, label="share of the true class", shrink=0.75)
 
     return Plot(draw, height=4.2)
@@ -204,12 +212,15 @@ def points(
             axes.scatter(
                 x, y, c=shown[marker == k], marker=_MARKERS[k], s=14, alpha=0.75, linewidth=0
             )
-        for name, hue in zip(colours, palette, strict=True):
-            axes.plot([], [], "o", color=hue, label=name)
-        for k, name in enumerate(markers):
-            axes.plot([], [], _MARKERS[k], color=theme.ink, fillstyle="none", label=name)
+        hues = [axes.plot([], [], "o", color=hue)[0] for hue in palette]
+        shapes = [
+            axes.plot([], [], _MARKERS[k], color=theme.ink, fillstyle="none")[0]
+            for k in range(len(markers))
+        ]
         axes.set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
-        figure.legend(loc="outside lower center", ncols=4, columnspacing=1.0, handletextpad=0.2)
+        figure.legend(hues, colours, loc="outside lower center", ncols=4, handletextpad=0.2)
+        if markers:
+            figure.legend(shapes, markers, loc="outside upper center", ncols=3, handletextpad=0.2)
 
     return Plot(draw, height=5.0)
 
@@ -287,7 +298,7 @@ def heat_map(weights: Array, rows: Axis, columns: Axis) -> Plot:
         axes = figure.subplots()
         right, bottom = n_columns * columns.step, n_rows * rows.step
         image = axes.imshow(
-            weights, cmap=theme.shades, vmin=0, aspect="auto", extent=(0, right, bottom, 0)
+            weights, cmap=theme.colours, vmin=0, aspect="auto", extent=(0, right, bottom, 0)
         )
         if columns.names:
             size = float(np.clip(250 / n_columns, 5, 9))
@@ -297,7 +308,7 @@ def heat_map(weights: Array, rows: Axis, columns: Axis) -> Plot:
             size = float(np.clip(180 / n_rows, 5, 9))
             axes.set_yticks(np.arange(n_rows) + 0.5, rows.names, fontsize=size)
         axes.set(xlabel=f"attended to: {columns.label}", ylabel=rows.label)
-        axes.spines[:].set_visible(False)
+        axes.spines[:].set_visible(True)
         figure.colorbar(image, label="attention weight")
 
     return Plot(draw, height=3.8)

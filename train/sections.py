@@ -23,10 +23,23 @@ Section = tuple[str, str]
 
 _MAX_POINTS = 1_500  # t-SNE takes seconds, and more points hide one another
 _SPACE_NAMES = {"homo": "homogeneous", "hetero": "heterogeneous"}
+# Title -> beginnings of the terms' names, and the caption.
 _LOSS_GROUPS = {
-    "Task terms": ("task_",),
-    "Decoupling": ("reconstruction", "cycle", "orthogonality", "margin"),
-    "Distillation": ("distil_", "edges_", "teacher"),
+    "Task terms": (
+        ("task_",),
+        "Unweighted errors of the fused, common and single-modality heads: a line that flattens "
+        "high belongs to features that say little.",
+    ),
+    "Decoupling": (
+        ("reconstruction", "cycle", "orthogonality", "margin"),
+        "How badly the parts rebuild the input (reconstruction, cycle), stay apart "
+        "(orthogonality) and group by label (margin), unweighted: lower is better.",
+    ),
+    "Distillation": (
+        ("distil_", "edges_", "teacher"),
+        "Gaps between teachers and students (distil, teacher) and between mean edges and their "
+        "prior (edges), unweighted: the first may grow as the modalities become better.",
+    ),
 }
 _ERRORS = ("ece", "mae")  # metrics of which less is better; these and the next are no percentages
 _PLAIN = (*_ERRORS, "corr")
@@ -91,13 +104,9 @@ def _losses(info: dict[str, Any]) -> Section:
     if total:
         caption = "The weighted sum that training descends: it should fall and flatten."
         items.append(("Total", plots.curves(total, "loss", best), caption))
-    for title, starts in _LOSS_GROUPS.items():
+    for title, (starts, caption) in _LOSS_GROUPS.items():
         values = {n: [e[n] for e in epochs] for n in epochs[0] if n.startswith(starts)}
         if values:
-            caption = (
-                "Mean of each unweighted term over an epoch's batches: a term that never moves is "
-                "not learned, one that rises is outvoted by the others."
-            )
             items.append((title, plots.curves(values, "loss, unweighted", best), caption))
     note = "<p>The broad vertical line marks the epoch whose weights were kept.</p>"
     return page.section("losses", "Loss terms", note, page.figures(items))
