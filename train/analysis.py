@@ -132,17 +132,16 @@ def load(folder: Path) -> Analysis:
 
 
 def attention_weights(
-    layer: Any, rows: Tensor, source: Tensor, mask: Tensor
+    layer: Any, rows: Tensor, source: Tensor, allowed: Tensor
 ) -> Tensor:  # (B, heads, Tq, Tk)
     """The weights inside a transformer layer for the inputs of its `forward`.
 
-    `rows` (B, Tq, dim) attend to `source` (B, Tk, dim); `mask` (B, Tk) or (B, 1, 1 or Tq, Tk).
+    `rows` (B, Tq, dim) attend to `source` (B, Tk, dim); `allowed` (B, 1, 1 or Tq, Tk).
     """
     query = layer.query(layer.norm_attention(rows))
     key, _ = layer.key_value(layer.norm_attention(source)).chunk(2, dim=-1)
     q, k = (x.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2) for x in (query, key))
     scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-    allowed = mask.reshape(len(mask), 1, -1, mask.shape[-1])
     return scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from safetensors.numpy import save_file
 
 from runtime.errors import BundleError
 from runtime.features.spec import MODALITIES
+from tests.train import tiny
 from train import analysis
 from train.analysis import Analysis
 from train.data.utterance import Utterance, collate
@@ -78,14 +78,14 @@ def test_attention_is_that_of_the_layer(
         model.dmd(collate([u for u in data if len(u.audio)][:6]))  # of different lengths
         for handle in handles:
             handle.remove()
-        ((rows, source, mask),) = inputs
-        weights = analysis.attention_weights(layer, rows, source, mask)
+        ((rows, source, allowed),) = inputs
+        weights = analysis.attention_weights(layer, rows, source, allowed)
         value = layer.key_value(layer.norm_attention(source)).chunk(2, dim=-1)[1]
         heads = value.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2)
         again = layer.out((weights @ heads).transpose(1, 2).flatten(2))
     torch.testing.assert_close(again, outputs[0], atol=1e-5, rtol=1e-5)
-    assert not mask.all()
-    on = mask[:, None, None].expand_as(weights)
+    assert not allowed.all()
+    on = allowed.expand_as(weights)
     assert not weights[~on].any()
     torch.testing.assert_close((weights * on).sum(-1), torch.ones(weights.shape[:3]))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from runtime.errors import BundleError, DmdLiveError, UsageError
+from tests.train import tiny
 from train import analysis, report
 from train.metrics import expected_calibration_error, reliability
 from train.report import Options

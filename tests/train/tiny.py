@@ -59,8 +59,8 @@ def finished_run(folder: Path, tokenizer_json: Path) -> None:
     adam, schedule = optimiser(trained, CONFIG.optim, 8)
     history = []
     for epoch in (1, 2):
-        batches = (collate(data[k : k + 14]) for k in range(0, 56, 14))
-        losses = train_epoch(trained, batches, adam, schedule, clip_norm=1.0)
+        batches = ((collate(data[k : k + 14]), None) for k in range(0, 56, 14))
+        losses = train_epoch(trained, batches, adam, schedule, CONFIG.optim)
         scores = {"+".join(s): _scores(trained.dmd, data, s)["macro_f1"] for s in SUBSETS}
         history.append({"epoch": epoch, "score": 0.1, "losses": losses, "valid": scores})
     info = {
