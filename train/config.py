@@ -16,7 +16,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Config", "DataConfig", "LossConfig", "ModelConfig", "OptimConfig", "load"]
+__all__ = [
+    "Config",
+    "DataConfig",
+    "DistillConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "load",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,28 @@ class DataConfig:
     n_test: int = 1_400
     modality_dropout: float = 0.5  # share of whole utterances that keep part of their modalities
     class_power: float = 0.5  # emotions are drawn with frequency n ** class_power
+    word_drop: float = 0.0  # share of training words that a recogniser would miss
+    word_confusion: float = 0.0  # share taken for another word that sounds alike
     rated_share: float = 0.2  # share of utterances with human sentiment ratings (text only)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Stage 2 of `train.stages`: how the small language encoder learns from the teacher's."""
+
+    student_layers: int = 3  # first layers of `model.language`; 0 keeps all
+    student_width: int = 0  # hidden size; 0 keeps it
+    vocabulary: int = 0  # word pieces kept, about; 0 keeps all
+    relation_heads: int = 12  # must divide both widths
+    relations: float = 1.0  # weight of MiniLMv2's query, key and value relations
+    hidden: float = 1.0  # weight of TinyBERT's last hidden states
+    embeddings: float = 0.1
+    soft: float = 1.0  # weight of the task's soft targets
+    temperature: float = 2.0
+    n_sentences: int = 20_000
+    epochs: int = 2
+    batch_size: int = 32
+    learning_rate: float = 3e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +153,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def sha256(self) -> str:
         """Hash that tells whether an interrupted run was made with this configuration."""

@@ -7,6 +7,9 @@ those of a single process.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
@@ -19,7 +22,9 @@ from runtime.errors import UsageError
 
 from .models.dmd import Features
 
-__all__ = ["gather", "is_first", "share", "start", "stop", "wait", "wrap"]
+__all__ = ["alone", "gather", "is_first", "share", "start", "stop", "wait", "wrap"]
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def start(device: torch.device) -> None:
@@ -39,6 +44,16 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process sees whole batches and gathers nothing, whatever the others do."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def wait() -> None:
     """Until every process is here."""
     if dist.is_initialized():
@@ -55,7 +70,7 @@ def wrap(model: nn.Module) -> nn.Module:
 
 def share(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """This process's consecutive part of a whole batch. Raises UsageError if it does not divide."""
-    if not dist.is_initialized():
+    if not dist.is_initialized() or _ALONE.get():
         return batch
     n, n_processes = len(batch["emotion"]), dist.get_world_size()
     if n % n_processes:
@@ -67,7 +82,7 @@ def share(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def gather(features: Features) -> Features:
     """The features of the whole batch from those of every process's share."""
-    if not dist.is_initialized():
+    if not dist.is_initialized() or _ALONE.get():
         return features
     gathered: dict[str, Any] = {}
     for item in fields(features):

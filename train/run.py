@@ -145,7 +145,7 @@ def train(settings: Config, options: Options) -> None:
         out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
     ) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
-    state.restore_best(dmd)
+    state.restore_best(model)
     calibration = _calibrate(dmd, valid) if emotions else {}
 
     test = corpus.held_out("test")
@@ -164,7 +164,10 @@ def train(settings: Config, options: Options) -> None:
         "seconds": round(state.seconds, 1),
     }
     if parallel.is_first():
-        analysis.save(out, analysis.collect(model, list(islice(test, _N_ANALYSED)), tokenizer))
+        with parallel.alone():
+            pictured = analysis.collect(model, list(islice(test, _N_ANALYSED)), tokenizer)
+        out.mkdir(parents=True, exist_ok=True)
+        analysis.save(out, pictured)
         checkpoint.save(out, dmd, settings, tokenizer, info)
         _print_table(metrics["test"])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")

@@ -15,7 +15,6 @@ from runtime.errors import UsageError
 from . import parallel
 from .config import Config
 from .losses import TrainingDMD
-from .models.dmd import DMD
 from .provenance import commit
 
 __all__ = ["RunState"]
@@ -90,7 +89,7 @@ class RunState:
         if score > self.best_score or self.best_epoch < 0:
             self.best_epoch, self.best_score = epoch, score
             if parallel.is_first():
-                weights = {name: t.contiguous() for name, t in model.dmd.state_dict().items()}
+                weights = {name: t.contiguous() for name, t in model.state_dict().items()}
                 save_file(weights, self.folder / f"best-{epoch}.safetensors")
         if not parallel.is_first():
             return
@@ -111,10 +110,10 @@ class RunState:
             if old.name != f"best-{self.best_epoch}.safetensors":
                 old.unlink()
 
-    def restore_best(self, dmd: DMD) -> None:
+    def restore_best(self, model: TrainingDMD) -> None:
         """Load the weights of the best epoch."""
         parallel.wait()
-        dmd.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))
+        model.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))
 
     def close(self) -> None:
         """The checkpoint is written: the state is no longer needed."""

@@ -32,7 +32,7 @@ def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
         assert len(set(values)) > 1, name
     assert len(info["metrics"]["test"]) == 7  # no rated sentences in this data
     assert sorted(file.name for file in trained.iterdir()) == [
-        "checkpoint.json", "model.safetensors", "tokenizer.json"
+        "analysis.safetensors", "checkpoint.json", "model.safetensors", "tokenizer.json"
     ]  # fmt: skip
 
 

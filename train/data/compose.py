@@ -20,6 +20,7 @@ from train.config import DataConfig
 from train.prepare import Features
 
 from .corpora import EMOTIONS, DataError, Recording, Text
+from .spoken import Spoken
 from .utterance import Utterance
 
 __all__ = ["Composer", "change_gain", "moving_face"]
@@ -57,7 +58,7 @@ class Composer:
     ) -> None:
         self._config, self._seed = config, seed
         self.n_training = config.utterances_per_epoch
-        tokenizer = TextFeatures(tokenizer_json)
+        self._tokenizer = tokenizer = TextFeatures(tokenizer_json)
         self._rated: dict[str, list[_Sentence]] = defaultdict(list)
         self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
         self.n_too_long = 0
@@ -76,6 +77,9 @@ class Composer:
                 self._rated[text.split].append(sentence)
             else:
                 self._told[text.split, text.emotion].append(sentence)
+        self._spoken = Spoken(
+            (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
+        )
         self._voices = _by_split_and_emotion(features.voices)
         self._faces = _by_split_and_emotion(features.faces)
         self._resting = np.quantile(
@@ -102,11 +106,11 @@ class Composer:
         rng = np.random.default_rng((self._seed, epoch, index))
         config = self._config
         if self._rated["train"] and rng.random() < config.rated_share:
-            return self._text_only(_pick(rng, self._rated["train"]))
+            return self._text_only(self._heard(rng, _pick(rng, self._rated["train"])))
         counts = np.array([len(self._told["train", e]) for e in range(len(EMOTIONS))], float)
         weights = counts**config.class_power
         emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
-        sentence = _pick(rng, self._told["train", emotion])
+        sentence = self._heard(rng, _pick(rng, self._told["train", emotion]))
         return self._compose(rng, "train", sentence, augment=True)
 
     def held_out(self, split: str) -> list[Utterance]:
@@ -155,6 +159,14 @@ class Composer:
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
         )
+
+    def _heard(self, rng: Rng, sentence: _Sentence) -> _Sentence:
+        """The sentence as a recogniser might have understood it."""
+        if self._config.word_drop == self._config.word_confusion == 0.0:
+            return sentence
+        words = self._spoken(sentence.words, rng)
+        ids = self._tokenizer.ids(words)
+        return replace(sentence, words=words, ids=ids) if len(ids) <= SPEC.max_pieces else sentence
 
     def _text_only(self, sentence: _Sentence) -> Utterance:
         return Utterance(

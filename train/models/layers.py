@@ -225,7 +225,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.score = nn.Linear(dim, 1)
+        self.score = nn.Linear(dim, 1, bias=False)  # a softmax sees no shift
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
         """(B, T, dim), (B, T) bool -> (B, dim)."""

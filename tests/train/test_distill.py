@@ -1,0 +1,187 @@
+"""Distillation of the language branch, pruned vocabularies, and words as recognisers hear them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.features.text import TextFeatures, normalise
+from train import distill, stages
+from train.config import DistillConfig
+from train.data.spoken import Spoken, soundex
+from train.models.language import LanguageEncoder, load_pretrained
+from train.models.vocabulary import prune
+
+SENTENCES = [
+    "I love the way you smile", "this is terrible news", "we are afraid of the dark",
+    "what a surprise to see you here", "nobody told me about the meeting", "disgusting behaviour",
+]  # fmt: skip
+
+
+def encoder(kind: str = "bert", width: int = 24, n_layers: int = 2) -> LanguageEncoder:
+    torch.manual_seed(1)
+    return LanguageEncoder.from_config(
+        {
+            "model_type": kind,
+            "vocab_size": 30_527,
+            "hidden_size": width,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_what_is_read_is_by_word(tokenizer_json: Path, kind: str) -> None:
+    reader = distill.Reader(encoder(kind).eval(), tokenizer_json)
+    with torch.no_grad():
+        sight = reader(["unbelievably disgusting", "no"])
+        alone = reader(["no"])
+    assert sight.mask.tolist() == [[True, True], [True, False]]
+    assert sight.hidden.shape == (2, 2, 24)
+    assert [tuple(r.shape) for r in sight.relations] == [(2, 2, 24)] * 3
+    torch.testing.assert_close(sight.hidden[1, :1], alone.hidden[0], atol=1e-5, rtol=1e-4)
+
+
+def test_relations_of_equals_are_0_and_teach_the_student_only() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 24, requires_grad=True), torch.randn(2, 5, 48)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    assert distill.relation_loss(teacher, teacher, mask, 4) == pytest.approx(0.0, abs=1e-6)
+    loss = distill.relation_loss(student, teacher, mask, 4)
+    assert loss > 0
+    loss.backward()
+    assert student.grad is not None
+    assert not student.grad[1, 2:].any()  # what is masked teaches nothing
+
+
+def soft(sentences: list[str]) -> torch.Tensor:
+    return torch.tensor([[float(len(s) % 7 == k) * 4 for k in range(7)] for s in sentences])
+
+
+def small(**more: object) -> DistillConfig:
+    given = {"student_layers": 0, "relation_heads": 4, "epochs": 3, "batch_size": 3, **more}
+    return DistillConfig(**given)
+
+
+@pytest.fixture
+def student_folder(tmp_path: Path, tokenizer_json: Path) -> Path:
+    folder = tmp_path / "small"
+    encoder("bert", 16, 1).encoder.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
+    return folder
+
+
+def lesson(
+    student_folder: Path, tokenizer_json: Path, out: Path, config: DistillConfig
+) -> list[dict[str, float]]:
+    teacher = distill.Reader(encoder("mpnet", 32).eval(), tokenizer_json)
+    before = {n: t.clone() for n, t in teacher.language.state_dict().items()}
+    student = distill.new_student(str(student_folder), SENTENCES, config)
+    history = distill.distil(teacher, soft, student, SENTENCES, config, out, seed=1)
+    for name, tensor in teacher.language.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    return history
+
+
+def test_losses_fall_and_the_folder_is_an_encoder(
+    student_folder: Path, tokenizer_json: Path, tmp_path: Path
+) -> None:
+    config = small(epochs=8, learning_rate=3e-3)
+    history = lesson(student_folder, tokenizer_json, tmp_path / "out", config)
+    for name in ("relations", "hidden", "embeddings", "soft"):
+        assert history[-1][name] < history[0][name], name
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json"
+    ]  # fmt: skip
+    loaded = load_pretrained(str(tmp_path / "out"), 0, freeze_words=False)
+    assert loaded.dim == 16
+
+
+def test_interrupted_and_resumed_is_the_same_lesson(
+    student_folder: Path, tokenizer_json: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson(student_folder, tokenizer_json, tmp_path / "whole", small())
+    whole = distill._epoch
+
+    def interrupted(*args: object) -> dict[str, float]:
+        if args[6] == 1:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    monkeypatch.setattr(distill, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lesson(student_folder, tokenizer_json, tmp_path / "parts", small())
+    monkeypatch.setattr(distill, "_epoch", whole)
+    lesson(student_folder, tokenizer_json, tmp_path / "parts", small())
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_pruned_vocabulary_reads_every_word(tokenizer_json: Path, tmp_path: Path) -> None:
+    content, kept = prune(tokenizer_json, SENTENCES, 2_500)
+    (tmp_path / "tokenizer.json").write_text(content)
+    whole, pruned = TextFeatures(tokenizer_json), TextFeatures(tmp_path / "tokenizer.json")
+    assert len(json.loads(content)["model"]["vocab"]) == len(kept) <= 2_500
+    for text in SENTENCES:  # frequent words keep their pieces
+        np.testing.assert_array_equal(kept[pruned.ids(text)], whole.ids(text))
+    unknown = json.loads(content)["model"]["vocab"]["[UNK]"]
+    rare = pruned.ids("quixotic zebras juxtapose xylophones")
+    assert unknown not in rare
+    assert len(rare) > len(whole.ids("quixotic zebras juxtapose xylophones"))
+
+
+def test_a_narrower_student_with_fewer_pieces(
+    student_folder: Path, tokenizer_json: Path, tmp_path: Path
+) -> None:
+    config = small(student_width=8, vocabulary=2_500, epochs=1)
+    lesson(student_folder, tokenizer_json, tmp_path / "out", config)
+    loaded = load_pretrained(str(tmp_path / "out"), 0, freeze_words=False)
+    assert loaded.dim == 8
+    assert loaded.encoder.get_input_embeddings().weight.shape[0] <= 2_500
+
+
+def test_words_get_lost_and_confused_at_the_rates_given() -> None:
+    rng = np.random.default_rng(0)
+    text = " ".join(f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "mnlr")
+    still = Spoken([text], 0.0, 0.0)
+    assert still("Don't STOP!", rng) == normalise("Don't STOP!")
+    lossy, confused = Spoken([text], 0.3, 0.0), Spoken([text], 0.0, 0.5)
+    words = text.split()
+    left = [len(lossy(text, rng).split()) / len(words) for _ in range(40)]
+    assert np.mean(left) == pytest.approx(0.7, abs=0.03)
+    heard = confused(text, rng).split()
+    changed = [(a, b) for a, b in zip(words, heard, strict=True) if a != b]
+    assert changed
+    assert all(soundex(a) == soundex(b) for a, b in changed)
+    assert Spoken([text], 1.0, 0.0)("one word", rng) == "one"  # never nothing
+
+
+def test_all_stages_from_one_command(
+    data: Path,
+    settings: tuple[str, ...],
+    tokenizer_json: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "large"
+    encoder("bert", 48).encoder.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
+    quick = ("optim.epochs=1", "distill.epochs=1", "distill.relation_heads=4",
+             "distill.student_layers=0", "distill.batch_size=8")  # fmt: skip
+    command = ["--teacher", folder, "--data", data, "--cache", data / "cache", "--out",
+               tmp_path / "out", "--set", ";".join((*settings, *quick))]  # fmt: skip
+    command = [str(part) for part in command]
+    assert stages.main(command) == 0
+    table = capsys.readouterr().out
+    assert "student, not distilled" in table
+    rows = json.loads((tmp_path / "out" / "stages.json").read_text())["rows"]
+    assert rows["student"]["n_parameters"] < rows["teacher"]["n_parameters"]
+    assert all(0 <= row["macro_f1"] <= 1 and row["ms"] > 0 for row in rows.values())
+    history = json.loads((tmp_path / "out" / "student" / "checkpoint.json").read_text())["history"]
+    assert "teacher" in history[0]["losses"]
+    assert stages.main(command) == 0  # nothing is trained twice
+    assert capsys.readouterr().out.count("finished already") == 4

@@ -1,0 +1,307 @@
+"""Stage 2 of three: a small language encoder learns from the teacher's.
+
+Both read the same sentences; what they make of each *word* is compared (the mean of its pieces),
+so that teacher and student may have different tokenizers.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from runtime.errors import ModelError
+from runtime.features.spec import SPEC
+from runtime.features.text import normalise
+
+from .config import DistillConfig
+from .models.language import LanguageEncoder, load_pretrained, locate
+from .models.vocabulary import prune
+from .provenance import write_json
+
+__all__ = ["Reader", "distil", "new_student", "relation_loss"]
+
+_QUERIES = ("attention.self.query", "attention.attn.q")  # BERT, MPNet
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What an encoder makes of a batch of sentences, by word; (B, W, ...) with `mask` (B, W).
+
+    `embeddings`, `hidden` (B, W, dim); `relations`: queries, keys, values of one layer; `sentence`
+    (B, dim): the mean over words.
+    """
+
+    embeddings: Tensor
+    hidden: Tensor
+    relations: tuple[Tensor, Tensor, Tensor]
+    sentence: Tensor
+    mask: Tensor
+
+
+class Reader:
+    """An encoder with its tokenizer. `layer`: whose queries, keys and values are watched."""
+
+    def __init__(self, language: LanguageEncoder, tokenizer_json: Path, layer: int = -1) -> None:
+        self.language = language
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        modules = dict(language.named_modules())
+        queries = [name for name in modules if name.endswith(_QUERIES)]
+        if not queries:
+            raise ModelError("only BERT-like and MPNet-like encoders can be distilled")
+        stem, last = queries[layer].rsplit(".", 1)
+        names = ("q", "k", "v") if last == "q" else ("query", "key", "value")
+        self._watched = [modules[f"{stem}.{name}"] for name in names]
+
+    def __call__(self, sentences: Sequence[str]) -> Sight:
+        """Read a batch; the gradient flows as the caller's context says."""
+        told = [self._tokenizer.encode(normalise(text)) for text in sentences]
+        words = max(1, max((max((w for w in e.word_ids if w is not None), default=-1) + 1)
+                           for e in told))  # fmt: skip
+        length = max(len(e.ids) for e in told)
+        ids = torch.zeros(len(told), length, dtype=torch.int64)
+        spread = torch.zeros(len(told), words, length)  # (B, W, T): 1 where a piece is of a word
+        for b, encoding in enumerate(told):
+            ids[b, : len(encoding.ids)] = torch.tensor(encoding.ids)
+            for t, word in enumerate(encoding.word_ids):
+                if word is not None:
+                    spread[b, word, t] = 1.0
+        valid = torch.arange(length) < torch.tensor([len(e.ids) for e in told])[:, None]
+        mask = spread.any(dim=2)
+        mean = spread / spread.sum(dim=2, keepdim=True).clamp(min=1.0)
+        with _outputs_of(self._watched) as seen:
+            out = self.language.encoder(
+                input_ids=ids, attention_mask=valid.long(), output_hidden_states=True
+            )
+        hidden = mean @ out.last_hidden_state
+        query, key, value = (mean @ tensor for tensor in seen)
+        weight = mask[..., None] / mask.sum(dim=1)[:, None, None].clamp(min=1)
+        return Sight(
+            embeddings=mean @ out.hidden_states[0],
+            hidden=hidden,
+            relations=(query, key, value),
+            sentence=(hidden * weight).sum(dim=1),
+            mask=mask,
+        )
+
+
+class _Student(nn.Module):
+    """A student with what only its lessons need: projections to the teacher's width, a head."""
+
+    def __init__(self, reader: Reader, teacher_dim: int, n_outputs: int) -> None:
+        super().__init__()
+        self.reader = reader
+        self.language = reader.language
+        self.embeddings = nn.Linear(reader.language.dim, teacher_dim, bias=False)
+        self.hidden = nn.Linear(reader.language.dim, teacher_dim, bias=False)
+        self.head = nn.Linear(reader.language.dim, n_outputs)
+
+    def losses(
+        self, sentences: Sequence[str], taught: Sight, soft: Tensor, config: DistillConfig
+    ) -> dict[str, Tensor]:
+        """Every term by name, unweighted."""
+        own = self.reader(sentences)
+        both = own.mask & taught.mask
+        return {
+            "relations": sum(
+                (
+                    relation_loss(s, t, both, config.relation_heads)
+                    for s, t in zip(own.relations, taught.relations, strict=True)
+                ),
+                torch.zeros(()),
+            ),
+            "hidden": _gap(self.hidden(own.hidden), taught.hidden, both),
+            "embeddings": _gap(self.embeddings(own.embeddings), taught.embeddings, both),
+            "soft": F.kl_div(
+                F.log_softmax(self.head(own.sentence) / config.temperature, dim=-1),
+                F.softmax(soft / config.temperature, dim=-1),
+                reduction="batchmean",
+            )
+            * config.temperature**2,
+        }
+
+
+def relation_loss(student: Tensor, teacher: Tensor, mask: Tensor, n_heads: int) -> Tensor:
+    """KL divergence of self-attention relations (MiniLMv2, Wang et al. 2021, eq. 1 to 4).
+
+    `student` (B, W, ds) and `teacher` (B, W, dt) are both queries, both keys or both values; each
+    is cut into `n_heads` relation heads, so that the widths may differ. `mask` (B, W) bool.
+    """
+    logs = []
+    for vectors in (student, teacher):
+        heads = vectors.unflatten(-1, (n_heads, -1)).transpose(1, 2)  # (B, heads, W, d / heads)
+        scores = heads @ heads.transpose(2, 3) / heads.shape[-1] ** 0.5
+        logs.append(scores.masked_fill(~mask[:, None, None], -1e9).log_softmax(dim=-1))
+    divergence = (logs[1].exp() * (logs[1] - logs[0])).sum(dim=-1)  # (B, heads, W)
+    weight = mask[:, None].expand_as(divergence)
+    return (divergence * weight).sum() / weight.sum().clamp(min=1)
+
+
+def new_student(
+    name: str, sentences: Sequence[str], config: DistillConfig
+) -> tuple[LanguageEncoder, str]:
+    """A student from a pretrained small encoder: fewer layers, a narrower one, fewer pieces.
+
+    Returns it with its tokenizer.json's content. Raises ModelError when it cannot be made.
+    """
+    language = load_pretrained(name, config.student_layers, freeze_words=False)
+    path = Path(locate(name)) / "tokenizer.json"
+    if not path.exists():
+        raise ModelError(f"{name}: no tokenizer.json beside the student's weights")
+    tokenizer = path.read_text(encoding="utf-8")
+    if config.vocabulary:
+        tokenizer, kept = prune(path, sentences, config.vocabulary)
+        table = language.encoder.get_input_embeddings().weight.detach()[kept]
+        language.encoder.resize_token_embeddings(len(kept), mean_resizing=False)
+        language.encoder.get_input_embeddings().weight.data.copy_(table)
+    if config.student_width and config.student_width != language.dim:
+        language = _narrower(language, config.student_width)
+    return language, tokenizer
+
+
+def _narrower(language: LanguageEncoder, width: int) -> LanguageEncoder:
+    """A new encoder of another width; its word embeddings are the old ones' main components."""
+    described = language.architecture()
+    described |= {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_attention_heads": max(1, width // 32),
+    }
+    narrow = LanguageEncoder.from_config(described)
+    table = language.encoder.get_input_embeddings().weight.detach()
+    centred = table - table.mean(dim=0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    narrow.encoder.get_input_embeddings().weight.data.copy_(centred @ axes[:width].T)
+    return narrow
+
+
+def distil(
+    teacher: Reader,
+    soft_targets: Any,
+    student: tuple[LanguageEncoder, str],
+    sentences: Sequence[str],
+    config: DistillConfig,
+    out: Path,
+    seed: int,
+) -> list[dict[str, float]]:
+    """Teach `student` (encoder, tokenizer) on `sentences`; writes a folder that `model.language`
+    accepts, and returns the mean of every loss term per epoch.
+
+    `soft_targets`: sentences -> the teacher's emotion logits (B, k). After every epoch the state is
+    saved below `out`; killed and started again, it goes on there and ends the same.
+    """
+    if (out / "config.json").exists():
+        return []
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tokenizer.json").write_text(student[1], encoding="utf-8")
+    torch.manual_seed(seed)
+    reader = Reader(student[0], out / "tokenizer.json")
+    n_outputs = soft_targets(sentences[:1]).shape[1]
+    pupil = _Student(reader, teacher.language.dim, n_outputs)
+    adam = torch.optim.AdamW(pupil.parameters(), config.learning_rate, fused=True)
+    state, history, begin = out / "state.pt", [], 0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        pupil.load_state_dict(saved["pupil"])
+        adam.load_state_dict(saved["adam"])
+        history, begin = saved["history"], len(saved["history"])
+    teacher.language.eval()
+    for epoch in range(begin, config.epochs):
+        torch.manual_seed(seed * 1_000 + epoch)
+        history.append(_epoch(pupil, teacher, soft_targets, sentences, config, adam, epoch, seed))
+        print("  " + " ".join(f"{name} {value:.4f}" for name, value in history[-1].items()))
+        saved = {"pupil": pupil.state_dict(), "adam": adam.state_dict(), "history": history}
+        torch.save(saved, out / "state.pt.partial")
+        os.replace(out / "state.pt.partial", state)
+    _write(reader.language, out)
+    state.unlink(missing_ok=True)
+    return history
+
+
+def _epoch(
+    pupil: _Student,
+    teacher: Reader,
+    soft_targets: Any,
+    sentences: Sequence[str],
+    config: DistillConfig,
+    adam: Any,
+    epoch: int,
+    seed: int,
+) -> dict[str, float]:
+    order = np.random.default_rng((seed, epoch)).permutation(len(sentences))
+    starts = range(0, len(order) - config.batch_size + 1, config.batch_size)
+    weights = {"relations": config.relations, "hidden": config.hidden,
+               "embeddings": config.embeddings, "soft": config.soft}  # fmt: skip
+    sums = dict.fromkeys(weights, 0.0)
+    pupil.train()
+    for start in tqdm(starts, desc=f"distillation, epoch {epoch + 1}", unit="batch"):
+        batch = [sentences[k] for k in order[start : start + config.batch_size]]
+        with torch.no_grad():
+            taught, soft = teacher(batch), soft_targets(batch)
+        terms = pupil.losses(batch, taught, soft, config)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        adam.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
+        adam.step()
+        for name, term in terms.items():
+            sums[name] += float(term.detach())
+    return {name: value / max(1, len(starts)) for name, value in sums.items()}
+
+
+def readable(sentences: Sequence[str], tokenizers: Sequence[Path]) -> list[str]:
+    """The sentences that have words and fit an utterance for every tokenizer."""
+    loaded = [Tokenizer.from_file(str(path)) for path in tokenizers]
+    for tokenizer in loaded:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    told = (normalise(text) for text in sentences)
+    return [
+        text
+        for text in told
+        if text and all(len(t.encode(text).ids) <= SPEC.max_pieces for t in loaded)
+    ]
+
+
+def _write(language: LanguageEncoder, out: Path) -> None:
+    """`model.safetensors` and, last, `config.json`, as transformers reads them."""
+    tensors = {name: t.contiguous() for name, t in language.encoder.state_dict().items()}
+    save_file(tensors, out / "model.safetensors.partial", metadata={"format": "pt"})
+    os.replace(out / "model.safetensors.partial", out / "model.safetensors")
+    write_json(out / "config.json", language.architecture())
+
+
+def _gap(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared difference over words (TinyBERT, Jiao et al. 2020, eq. 8 and 9)."""
+    squared = ((student - teacher.detach()) ** 2).mean(dim=-1)
+    return (squared * mask).sum() / mask.sum().clamp(min=1)
+
+
+@contextmanager
+def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Inside, the yielded list gets each module's output, in order of `modules`."""
+    found: list[Any] = [None] * len(modules)
+
+    def keeper(k: int) -> Any:
+        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+            found[k] = output
+
+        return keep
+
+    handles = [module.register_forward_hook(keeper(k)) for k, module in enumerate(modules)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
