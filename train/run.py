@@ -67,7 +67,13 @@ class Options:
         None, metavar="K=V;K=V", help="override options, such as optim.epochs=2;model.dim=32"
     )
     teacher: str | None = option(
-        None, metavar="DIR", help="checkpoint of a teacher DMD to distil from (soft targets)"
+        None,
+        metavar="NAME",
+        help="a large encoder (Hugging Face name or folder), such as bert-base-uncased: train a "
+        "teacher with it, distil the small encoder, train the student (train/stages.py)",
+    )
+    teacher_checkpoint: str | None = option(
+        None, metavar="DIR", help="checkpoint of a teacher DMD that there is: soft targets only"
     )
     tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
@@ -80,7 +86,11 @@ def main() -> int:
         overrides = tuple(filter(None, (options.set or "").split(";")))
         settings = config.load(Path(options.config), overrides, options.seed)
         parallel.start(_device(options.device))
-        if options.seeds == 1:
+        if options.teacher is not None:
+            from .stages import train_stages
+
+            train_stages(settings, options)
+        elif options.seeds == 1:
             train(settings, options)
         else:
             train_seeds(settings, options)
@@ -135,7 +145,9 @@ def train(settings: Config, options: Options) -> None:
     )
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
-    teacher = None if options.teacher is None else Teacher(Path(options.teacher), device)
+    teacher = None
+    if options.teacher_checkpoint is not None:
+        teacher = Teacher(Path(options.teacher_checkpoint), device)
     valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 

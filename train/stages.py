@@ -1,4 +1,4 @@
-"""The language branch, distilled, in three stages: `python -m train.stages --teacher NAME`.
+"""The language branch, distilled, in three stages: `python -m train.run --teacher NAME`.
 
 1. `OUT/teacher`: a DMD whose language branch is a large encoder.
 2. `OUT/language`: a small encoder that learns from the teacher's (`train/distill.py`).
@@ -8,60 +8,31 @@
 the same command goes on, and what is finished is kept.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from runtime.config import option, parse
-from runtime.errors import DmdLiveError
+from runtime.errors import UsageError
 
-from . import checkpoint, config, distill, run
+from . import checkpoint, distill, run
 from .config import Config
 from .data import corpora
 from .models.language import locate
 from .provenance import commit, write_json
 from .teacher import Teacher
 
-__all__ = ["Options", "main"]
+__all__ = ["train_stages"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Train a teacher with a large language encoder, distil a small one, train the student."""
-
-    teacher: str = option(
-        metavar="NAME", help="large encoder: Hugging Face name or folder, such as bert-base-uncased"
-    )
-    data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
-    config: str = option("configs/quick.toml", metavar="FILE", help="TOML file of the student")
-    out: str = option("runs/stages", metavar="DIR", help="one folder for each stage")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-    device: str = option("cpu", help="cpu, cuda or cuda:N; stage 2 runs on the CPU")
-    set: str | None = option(None, metavar="K=V;K=V", help="override options of all stages")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    options = parse(Options, argv, prog="python -m train.stages")
-    try:
-        overrides = tuple(filter(None, (options.set or "").split(";")))
-        _run(config.load(Path(options.config), overrides), options)
-    except (DmdLiveError, FloatingPointError) as error:
-        print(f"train.stages: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ntrain.stages: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _run(settings: Config, options: Options) -> None:
+def train_stages(settings: Config, options: run.Options) -> None:
+    """Run the stages that are missing, then write and print the table. Raises DmdLiveError."""
+    if options.data_format != "corpora" or options.teacher is None:
+        raise UsageError("--teacher needs sentences: the corpora of --data-format corpora")
     out = Path(options.out)
     large = replace(settings.model, language=options.teacher, language_layers=0)
     _train("teacher", replace(settings, model=large), options, None)
@@ -74,23 +45,16 @@ def _run(settings: Config, options: Options) -> None:
     _print_table(rows)
 
 
-def _train(name: str, settings: Config, options: Options, teacher: str | None) -> None:
+def _train(name: str, settings: Config, options: run.Options, teacher: str | None) -> None:
     folder = Path(options.out) / name
     print(f"\n== {name}")
     if (folder / "checkpoint.json").exists():
         print("finished already")
         return
-    given = run.Options(
-        data=options.data,
-        out=str(folder),
-        cache=options.cache,
-        device=options.device,
-        teacher=teacher,
-    )
-    run.train(settings, given)
+    run.train(settings, replace(options, out=str(folder), teacher_checkpoint=teacher))
 
 
-def _distil(settings: Config, options: Options) -> None:
+def _distil(settings: Config, options: run.Options) -> None:
     out = Path(options.out)
     print("\n== language")
     if (out / "language" / "config.json").exists():
@@ -157,7 +121,3 @@ def _print_table(rows: dict[str, dict[str, Any]]) -> None:
         )
     share = rows["student"]["n_parameters"] / rows["teacher"]["n_parameters"]
     print(f"the student has {share:.0%} of the teacher's parameters")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,7 @@
 """Distillation of the language branch, pruned vocabularies, and words as recognisers hear them."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from runtime.features.text import TextFeatures, normalise
-from train import distill, stages
+from train import distill, run
 from train.config import DistillConfig
 from train.data.spoken import Spoken, soundex
 from train.models.language import LanguageEncoder, load_pretrained
@@ -165,6 +166,7 @@ def test_all_stages_from_one_command(
     settings: tuple[str, ...],
     tokenizer_json: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "large"
@@ -172,10 +174,10 @@ def test_all_stages_from_one_command(
     (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
     quick = ("optim.epochs=1", "distill.epochs=1", "distill.relation_heads=4",
              "distill.student_layers=0", "distill.batch_size=8")  # fmt: skip
-    command = ["--teacher", folder, "--data", data, "--cache", data / "cache", "--out",
+    command = ["train.run", "--teacher", folder, "--data", data, "--cache", data / "cache", "--out",
                tmp_path / "out", "--set", ";".join((*settings, *quick))]  # fmt: skip
-    command = [str(part) for part in command]
-    assert stages.main(command) == 0
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert run.main() == 0
     table = capsys.readouterr().out
     assert "student, not distilled" in table
     rows = json.loads((tmp_path / "out" / "stages.json").read_text())["rows"]
@@ -183,5 +185,5 @@ def test_all_stages_from_one_command(
     assert all(0 <= row["macro_f1"] <= 1 and row["ms"] > 0 for row in rows.values())
     history = json.loads((tmp_path / "out" / "student" / "checkpoint.json").read_text())["history"]
     assert "teacher" in history[0]["losses"]
-    assert stages.main(command) == 0  # nothing is trained twice
+    assert run.main() == 0  # nothing is trained twice
     assert capsys.readouterr().out.count("finished already") == 4
