@@ -56,7 +56,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
             row("demo.mp4", start=7.0, end=10.6, text="he might have", emotion="Happy"),
             row("broken.mp4"),
             row("text.wav", emotion="fear"),
-            row("demo.mp4", "valid", start=7.0, end=10.6, emotion="neutral"),
+            row("demo.mp4", "valid", start=7.1, end=10.6, emotion="neutral"),
             row("demo.mp4", "test", sentiment=2),
         ],
     )
@@ -151,13 +151,14 @@ def test_a_ray_cluster_does_the_same(
         ({"sentiment": "nan"}, "row 3: sentiment 'nan'"),
         ({"start": 5, "end": 4}, "row 3: start 5 and end 4"),
         ({"path": ""}, "row 3: no path"),
+        ({"end": 5}, "row 3: the same clip as row 2"),
         ({"path": "gone.mp4"}, "row 3: .*gone.mp4: no such file"),
     ],
 )
 def test_a_wrong_row_is_named_before_any_work(
     root: Path, demo: Path, tmp_path: Path, change: Row, message: str
 ) -> None:
-    path = table(tmp_path, [row(demo), row(demo) | change])
+    path = table(tmp_path, [row(demo, end=5), row(demo) | change])
     done = prepare(root, path, tmp_path / "out")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

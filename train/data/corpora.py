@@ -30,6 +30,7 @@ __all__ = [
     "Text",
     "faces",
     "missing",
+    "split_by_hash",
     "texts",
     "voices",
 ]
@@ -199,18 +200,18 @@ def _vader(data: Path) -> Iterator[Text]:
                 emotion=UNKNOWN,
                 rating=_VADER_SCALE * rating,
                 polarity=None,
-                split=_by_hash(document),
+                split=split_by_hash(document),
                 corpus=path.name.split("_")[0],
             )
 
 
 def _recording(path: Path, corpus: str, emotion: str, person: str) -> Recording:
     held_out = _HELD_OUT.get(corpus)
-    split = held_out.get(person, "train") if held_out else _by_hash(f"{_CKPLUS_SALT}:{person}")
+    split = held_out.get(person, "train") if held_out else split_by_hash(f"{_CKPLUS_SALT}:{person}")
     return Recording(path=path, emotion=_NAMES[emotion], person=person, split=split, corpus=corpus)
 
 
-def _by_hash(key: str) -> str:
+def split_by_hash(key: str) -> str:
     """A split that never changes: 70 % train, 10 % valid, 20 % test."""
     slot = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
     return "valid" if slot == 0 else "test" if slot in (1, 2) else "train"

@@ -13,7 +13,7 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,16 @@ def read(path: Path) -> Manifest:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error
     if absent:
         raise DataError(f"{path}: lacks the columns {', '.join(sorted(absent))}")
-    clips, wrong = [], []
+    if not rows:
+        raise DataError(f"{path}: has no rows")
+    clips, wrong, seen = [], [], dict[tuple[Path, float, float], int]()
     for n, row in rows:
         try:
-            clips.append((n, _clip(row, path.parent)))
+            clip = _clip(row, path.parent)
+            first = seen.setdefault((clip.path, clip.start_s, clip.end_s), n)
+            if first != n:
+                raise ValueError(f"the same clip as row {first}")
+            clips.append((n, clip))
         except ValueError as error:
             wrong.append((n, str(error)))
     if wrong:
@@ -82,7 +88,7 @@ def read(path: Path) -> Manifest:
     )
 
 
-def write(path: Path, rows: Iterable[dict[str, object]]) -> int:
+def write(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Write a table under a temporary name, then rename; returns the number of rows."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
