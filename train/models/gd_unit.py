@@ -49,7 +49,7 @@ class GraphDistillation(nn.Module):
         self.temperature, self.learned = temperature, learned
         self.logit = nn.Linear(n_logits, hidden)
         self.representation = nn.Linear(dim, hidden)
-        self.edge = nn.Linear(4 * hidden, 1)
+        self.edge = nn.Linear(4 * hidden, 1, bias=False)  # a softmax sees no shift
         pattern = torch.tensor([1.0 if edge in favoured else 0.0 for edge in EDGES])
         prior = torch.softmax(pattern / _PRIOR_TEMPERATURE, dim=0)
         self.register_buffer("prior", prior, persistent=False)
