@@ -127,3 +127,23 @@ def test_parity_refuses_the_bundle_of_another_checkpoint(
                 split="test",
             )
         )
+
+
+def test_bf16_and_accumulated_steps(
+    root: Path, data: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    weights = []
+    for name, more in (
+        ("plain", ()),
+        ("accumulated", ("optim.accumulate=3",)),
+        ("bf16", ('optim.precision="bf16"',)),
+    ):
+        chosen = config.load(root / "configs" / "quick.toml", (*settings, *more))
+        options = run.Options(data=str(data), out=str(tmp_path / name), cache=str(data / "cache"))
+        run.train(chosen, options)
+        info = json.loads((tmp_path / name / "checkpoint.json").read_text())
+        totals = [epoch["losses"]["total"] for epoch in info["history"]]
+        assert np.isfinite(totals).all()
+        assert totals[-1] < totals[0]
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert len(set(weights)) == 3
