@@ -151,9 +151,8 @@ def _outputs(model: TrainingDMD, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     with _watched({"dmd": model.dmd, **units}) as calls:
         model(_on_device(model, batch))
     features: Features = calls["dmd"][1]
-    logits = features.outputs[:, 1:] / model.dmd.temperature
     out = {
-        "probabilities": logits.softmax(dim=-1),
+        "probabilities": model.dmd.probabilities(features),
         "sentiment_predicted": features.outputs[:, 0].clamp(-3.0, 3.0),
         "present": features.present,
         "emotion": batch["emotion"],

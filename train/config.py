@@ -47,6 +47,7 @@ class ModelConfig:
     kernel_text: int = 1
     kernel_audio: int = 5
     kernel_vision: int = 5
+    front_audio: int = 0  # width of two more convolutions before the audio branch's; 0: none
     stride_audio: int = 3  # 25 rows a second are more than prosody needs
     stride_vision: int = 2
     gd_hidden: int = 64
@@ -106,7 +107,12 @@ class DataConfig:
     class_power: float = 0.5  # emotions are drawn with frequency n ** class_power
     word_drop: float = 0.0  # share of training words that a recogniser would miss
     word_confusion: float = 0.0  # share taken for another word that sounds alike
-    rated_share: float = 0.2  # share of utterances with human sentiment ratings (text only)
+    rated_share: float = 0.2  # share of whole utterances replaced by rated sentences (text only)
+    text_share: float = 0.0  # share of batches that are sentences alone, in natural frequency
+    audio_share: float = 0.0  # share of batches that are voices alone
+    vision_share: float = 0.0  # share of batches that are faces alone
+    neutral_share: float = 0.0  # share of whole utterances with one or two neutral modalities
+    conflict_share: float = 0.0  # share in which one modality contradicts the other two
 
 
 @dataclass(frozen=True, kw_only=True)

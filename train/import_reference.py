@@ -78,7 +78,7 @@ def import_reference(options: Options) -> DMD:
     model = DMD(settings.model, language, n_emotions=0)
     converted = convert(weights, settings.model.dim)
     _check(model, converted, f"{path}: is no {options.layout} {options.dataset.upper()} model")
-    model.load_state_dict(converted | {"temperature": torch.ones(())})
+    model.load_state_dict(converted | {"temperature": model.temperature})
     info = {
         "emotions": [],
         "commit": commit(),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .loop import SUBSETS, Batch, batched, evaluate, hide, keep, optimiser, predict, train_epoch
 from .losses import TrainingDMD
-from .metrics import fit_temperature
+from .metrics import expected_calibration_error, fit_temperature
 from .models.dmd import DMD
 from .models.language import load_pretrained, locate
 from .provenance import write_json
@@ -158,12 +159,14 @@ def train(settings: Config, options: Options) -> None:
     ) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
-    calibration = _calibrate(dmd, valid) if emotions else {}
+    calibration = _calibrate(dmd, corpus, valid) if emotions else {}
 
     test = corpus.held_out("test")
     metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
-    if isinstance(corpus, Composer) and (rated := corpus.rated("test")):
-        metrics["test"]["rated text"] = _score(dmd, rated)
+    if isinstance(corpus, Composer):
+        metrics["test"]["all text"] = _score(dmd, corpus.told("test"))
+        if rated := corpus.rated("test"):
+            metrics["test"]["rated text"] = _score(dmd, rated)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
@@ -270,23 +273,30 @@ def _validate(dmd: DMD, utterances: Iterable[Utterance]) -> tuple[float, dict[st
     return sign * float(np.mean(list(scores.values()))), scores
 
 
-def _calibrate(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, float]:
-    """One temperature for all seven subsets of modalities: a device meets any of them.
+def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dict[str, Any]:
+    """A temperature for each of the seven subsets of modalities: they differ in how sure they are.
 
-    Returns it with the expected calibration error of the full input on these utterances, before
-    and after.
+    Text alone is calibrated on sentences in their natural frequency where the corpus has them.
+    Returns, by subset, the temperature and the expected calibration error before and after.
     """
-    before = _score(dmd, utterances)["ece"]
-    found = [predict(dmd, (keep(b, subset) for b in _batches(utterances))) for subset in SUBSETS]
-    probabilities = np.concatenate([p["emotion"] for p in found])
-    labels = np.concatenate([p["emotion_label"] for p in found])
-    known = labels >= 0
-    dmd.temperature.fill_(fit_temperature(probabilities[known], labels[known]))
-    return {
-        "temperature": float(dmd.temperature),
-        "ece_before": before,
-        "ece_after": _score(dmd, utterances)["ece"],
-    }
+    out = {}
+    for subset in SUBSETS:
+        shown = utterances
+        if subset == ("text",) and isinstance(corpus, Composer):
+            shown = corpus.told("valid")
+        found = predict(dmd, (keep(b, subset) for b in _batches(shown)))
+        known = found["emotion_label"] >= 0
+        probabilities, labels = found["emotion"][known], found["emotion_label"][known]
+        temperature = fit_temperature(probabilities, labels)
+        dmd.temperature[sum(2**k for k, m in enumerate(MODALITIES) if m in subset)] = temperature
+        out["+".join(subset)] = {
+            "temperature": temperature,
+            "ece_before": expected_calibration_error(probabilities, labels),
+            "ece_after": expected_calibration_error(
+                softmax(np.log(probabilities + 1e-12) / temperature, axis=1), labels
+            ),
+        }
+    return out
 
 
 def _table(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.features.spec import SPEC
+from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
@@ -23,7 +23,7 @@ from .corpora import EMOTIONS, DataError, Recording, Text
 from .spoken import Spoken
 from .utterance import Utterance
 
-__all__ = ["Composer", "change_gain", "moving_face"]
+__all__ = ["Composer", "augment_audio", "change_gain", "moving_face"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
@@ -38,7 +38,7 @@ class _Sentence:
     words: str
     ids: NDArray[np.int64]
     emotion: int
-    rating: float | None
+    sentiment: float
 
 
 class Composer:
@@ -46,6 +46,11 @@ class Composer:
 
     That label is measured, not invented: the mean polarity of MELD's training sentences of the
     emotion, times the mean absolute rating of VADER's training sentences.
+
+    Every `batch_size` training utterances are of one kind, a batch: whole utterances, or one
+    modality alone (`DataConfig.text_share` and so on), which costs a fraction of the time.
+    Sentences alone come in their natural frequency, with the rated ones; voices and faces alone
+    come equally often of every emotion.
     """
 
     def __init__(
@@ -55,14 +60,16 @@ class Composer:
         tokenizer_json: Path,
         config: DataConfig,
         seed: int,
+        batch_size: int = 1,
     ) -> None:
-        self._config, self._seed = config, seed
+        self._config, self._seed, self._batch_size = config, seed, batch_size
         self.n_training = config.utterances_per_epoch
         self._tokenizer = tokenizer = TextFeatures(tokenizer_json)
         self._rated: dict[str, list[_Sentence]] = defaultdict(list)
         self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
         self.n_too_long = 0
         self.n_wordless = 0
+        self.sentiment_of, scale = _weak_sentiment(texts)
         n_special = len(tokenizer.ids(""))
         for text in texts:
             ids = tokenizer.ids(text.text)
@@ -72,11 +79,14 @@ class Composer:
             if len(ids) == n_special:
                 self.n_wordless += 1  # "?!": on the device, text is absent then
                 continue
-            sentence = _Sentence(text.text, ids, text.emotion, text.rating)
             if text.rating is not None:
+                sentence = _Sentence(text.text, ids, text.emotion, text.rating)
                 self._rated[text.split].append(sentence)
-            else:
-                self._told[text.split, text.emotion].append(sentence)
+                continue
+            polarity = None if text.polarity is None else scale * text.polarity
+            weak = self.sentiment_of[text.emotion] if polarity is None else polarity
+            sentence = _Sentence(text.text, ids, text.emotion, float(weak))
+            self._told[text.split, text.emotion].append(sentence)
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
@@ -85,7 +95,9 @@ class Composer:
         self._resting = np.quantile(
             [row for r, row in features.faces if r.split == "train"], 0.1, axis=0
         ).astype(np.float32)
-        self.sentiment_of = _weak_sentiment(texts)
+        told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
+        self._sentences = [*told, *self._rated["train"]]
+        self._order: tuple[int, NDArray[np.int64]] | None = None
         recordings = [recording for recording, _ in (*features.voices, *features.faces)]
         self._corpora = sorted({t.corpus for t in texts} | {r.corpus for r in recordings})
         self._n_faceless = features.n_faceless
@@ -105,13 +117,20 @@ class Composer:
         """Utterance `index` of an epoch, augmented."""
         rng = np.random.default_rng((self._seed, epoch, index))
         config = self._config
+        batch, place = divmod(index, self._batch_size)
+        kind, n_before = self._kind(epoch, batch)
+        if kind in ("audio", "vision"):
+            return self._alone(rng, kind)
+        if kind == "text":
+            return self._text_only(self._heard(rng, self._sentence(n_before, place)))
         if self._rated["train"] and rng.random() < config.rated_share:
             return self._text_only(self._heard(rng, _pick(rng, self._rated["train"])))
         counts = np.array([len(self._told["train", e]) for e in range(len(EMOTIONS))], float)
         weights = counts**config.class_power
         emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
-        sentence = self._heard(rng, _pick(rng, self._told["train", emotion]))
-        return self._compose(rng, "train", sentence, augment=True)
+        shown = self._shown(rng, emotion)
+        sentence = self._heard(rng, _pick(rng, self._told["train", shown["text"]]))
+        return self._compose(rng, "train", sentence, shown, emotion, augment=True)
 
     def held_out(self, split: str) -> list[Utterance]:
         """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
@@ -130,7 +149,8 @@ class Composer:
             chosen = list(unused.values())[: n // len(EMOTIONS)]
             used |= {sentence.ids.tobytes() for sentence in chosen}
             for sentence in chosen:
-                utterance = self._compose(rng, split, sentence, augment=False)
+                shown = dict.fromkeys(MODALITIES, emotion)
+                utterance = self._compose(rng, split, sentence, shown, emotion, augment=False)
                 out.append(replace(utterance, id=f"{split}-{len(out):05d}"))
         return out
 
@@ -140,25 +160,110 @@ class Composer:
         order = np.random.default_rng(0).permutation(len(self._rated[split]))[:n]
         return [self._text_only(self._rated[split][k]) for k in order]
 
-    def _compose(self, rng: Rng, split: str, sentence: _Sentence, *, augment: bool) -> Utterance:
-        emotion = sentence.emotion
-        audio = _pick(rng, self._voices[split, emotion])
-        if augment:
-            audio = _augment_audio(rng, audio)
-        # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
-        shown = emotion if emotion != _NEUTRAL else int(rng.choice(_expressive()))
-        peak = _pick(rng, self._faces[split, shown])
-        intensity = rng.uniform(0.6, 1.1) if emotion != _NEUTRAL else rng.uniform(0.0, 0.2)
+    def told(self, split: str) -> list[Utterance]:
+        """All text-only utterances with an emotion, in their natural frequency."""
+        sentences = (s for e in range(len(EMOTIONS)) for s in self._told[split, e])
+        return [self._text_only(sentence) for sentence in sentences]
+
+    def _kind(self, epoch: int, batch: int) -> tuple[str, int]:
+        """What training batch `batch` of an epoch holds: one modality alone or `whole`; and how
+        many batches of that kind came before it, in all epochs."""
+        kinds = self._kinds(epoch)
+        kind = int(kinds[batch])
+        n_before = epoch * int((kinds == kind).sum()) + int((kinds[:batch] == kind).sum())
+        return (*MODALITIES, "whole")[kind], n_before
+
+    def _kinds(self, epoch: int) -> NDArray[np.int64]:
+        """(n_batches,) kinds, the same number of each in every epoch."""
+        n = -(-self.n_training // self._batch_size)
+        config = self._config
+        shares = (config.text_share, config.audio_share, config.vision_share)
+        counts = [int(share * n) for share in shares]
+        kinds = np.repeat(np.arange(4), [*counts, n - sum(counts)])
+        return np.random.default_rng((self._seed, epoch, 0, 1)).permutation(kinds)
+
+    def _sentence(self, batch: int, place: int) -> _Sentence:
+        """The sentence at a place of the text batch of that number, counted over all epochs.
+
+        Each comes once before any comes again, and a batch holds sentences of about the same
+        length, for padding is computed too.
+        """
+        cycle, k = divmod(batch, max(1, len(self._sentences) // self._batch_size))
+        if self._order is None or self._order[0] != cycle:
+            rng = np.random.default_rng((self._seed, cycle, 0, 2))
+            lengths = np.array([len(s.ids) for s in self._sentences])
+            near = np.argsort(lengths + rng.uniform(0.0, 6.0, len(lengths)))
+            batches = near[: len(near) // self._batch_size * self._batch_size]
+            order = rng.permutation(batches.reshape(-1, self._batch_size)).ravel()
+            self._order = cycle, order
+        return self._sentences[int(self._order[1][k * self._batch_size + place])]
+
+    def _shown(self, rng: Rng, emotion: int) -> dict[str, int]:
+        """The emotion that each modality of an utterance labelled `emotion` shows.
+
+        People do not show everything everywhere: one or two modalities may be neutral, or one may
+        say something else than the other two, who are believed.
+        """
+        shown = dict.fromkeys(MODALITIES, emotion)
+        kind = rng.random()
+        if kind < self._config.neutral_share:
+            if emotion != _NEUTRAL:
+                for m in rng.choice(MODALITIES, int(rng.integers(1, 3)), replace=False):
+                    shown[m] = _NEUTRAL
+        elif kind < self._config.neutral_share + self._config.conflict_share:
+            others = [e for e in range(len(EMOTIONS)) if e != emotion]
+            shown[str(rng.choice(MODALITIES))] = int(rng.choice(others))
+        return shown
+
+    def _compose(
+        self,
+        rng: Rng,
+        split: str,
+        sentence: _Sentence,
+        shown: dict[str, int],
+        emotion: int,
+        *,
+        augment: bool,
+    ) -> Utterance:
+        audio = self._voice(rng, split, shown["audio"], augment=augment)
         n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz)
-        vision = moving_face(rng, self._resting, peak, intensity, max(n_rows, 4), drop=augment)
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
+            audio=audio,
+            vision=self._face(rng, split, shown["vision"], max(n_rows, 4), augment=augment),
+            emotion=emotion,
+            sentiment=float(self.sentiment_of[emotion]),
+        )
+
+    def _alone(self, rng: Rng, modality: str) -> Utterance:
+        """A training voice or face of an emotion, all of them equally often."""
+        emotion = int(rng.integers(len(EMOTIONS)))
+        n_rows = int(rng.integers(15, 90))
+        audio, vision = _nothing()
+        if modality == "audio":
+            audio = self._voice(rng, "train", emotion, augment=True)
+        else:
+            vision = self._face(rng, "train", emotion, n_rows, augment=True)
+        return Utterance(
+            text=np.zeros(0, np.int64),
             audio=audio,
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
         )
+
+    def _voice(self, rng: Rng, split: str, emotion: int, *, augment: bool) -> Float:
+        rows = _pick(rng, self._voices[split, emotion])
+        return augment_audio(rng, rows) if augment else rows
+
+    def _face(self, rng: Rng, split: str, emotion: int, n_rows: int, *, augment: bool) -> Float:
+        # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
+        neutral = emotion == _NEUTRAL
+        shown = int(rng.choice(_expressive())) if neutral else emotion
+        peak = _pick(rng, self._faces[split, shown])
+        intensity = rng.uniform(0.0, 0.2) if neutral else rng.uniform(0.6, 1.1)
+        return moving_face(rng, self._resting, peak, intensity, n_rows, drop=augment)
 
     def _heard(self, rng: Rng, sentence: _Sentence) -> _Sentence:
         """The sentence as a recogniser might have understood it."""
@@ -169,13 +274,14 @@ class Composer:
         return replace(sentence, words=words, ids=ids) if len(ids) <= SPEC.max_pieces else sentence
 
     def _text_only(self, sentence: _Sentence) -> Utterance:
+        audio, vision = _nothing()
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
-            audio=np.zeros((0, SPEC.audio_dim), np.float32),
-            vision=np.zeros((0, SPEC.vision_dim), np.float32),
+            audio=audio,
+            vision=vision,
             emotion=sentence.emotion,
-            sentiment=float("nan") if sentence.rating is None else sentence.rating,
+            sentiment=sentence.sentiment,
         )
 
     def _check(self) -> None:
@@ -248,12 +354,15 @@ def moving_face(
     return rows
 
 
-def _augment_audio(rng: Rng, rows: Float) -> Float:
-    """Crop, gain of -25 to +10 dB, stationary noise, masked bands."""
+def augment_audio(rng: Rng, rows: Float) -> Float:
+    """Audio rows (T, 43) of another reading: crop, tempo, pitch and vocal tract, gain of -25 to
+    +10 dB, stationary noise, masked bands, a masked moment."""
     n = len(rows)
     length = int(n * rng.uniform(0.6, 1.0)) if n > 25 else n
     start = int(rng.integers(n - length + 1))
-    rows = change_gain(rows[start : start + length], rng.uniform(-25.0, 10.0))
+    rows = _tempo(rows[start : start + length], rng.uniform(0.85, 1.15))
+    rows = _pitch(rows, rng.uniform(-0.12, 0.12), rng.uniform(-1.5, 1.5))
+    rows, length = change_gain(rows, rng.uniform(-25.0, 10.0)), len(rows)
     if rng.random() < 0.5:
         # Noise power a given distance below the speech's, with a random slope over the bands.
         snr_db, slope_db = rng.uniform(5.0, 30.0), rng.uniform(-15.0, 5.0)
@@ -265,7 +374,36 @@ def _augment_audio(rng: Rng, rows: Float) -> Float:
     if rng.random() < 0.5:
         band = int(rng.integers(SPEC.n_mels - 6))
         rows[:, band : band + int(rng.integers(1, 7))] = rows[:, : SPEC.n_mels].mean()
+    if length > 20:
+        masked = int(rng.integers(length - 8))
+        rows[masked : masked + int(rng.integers(1, 8))] = rows.mean(axis=0)
     return rows.astype(np.float32)
+
+
+def _tempo(rows: Float, factor: float) -> Float:
+    """Rows (T, 43) spoken `factor` times as fast: interpolated in time, F0 from the nearest row."""
+    at = np.linspace(0.0, len(rows) - 1.0, max(8, int(len(rows) / factor)))
+    out = _between(rows, at)
+    out[:, SPEC.n_mels] = rows[np.rint(at).astype(int), SPEC.n_mels]
+    return out
+
+
+def _pitch(rows: Float, log_f0: float, bands: float) -> Float:
+    """Rows (T, 43) of a speaker whose F0 differs by `log_f0` and whose formants by `bands`."""
+    rows = rows.copy()
+    mel, voiced = rows[:, : SPEC.n_mels], rows[:, SPEC.n_mels] > 0
+    at = np.clip(np.arange(SPEC.n_mels) + bands, 0.0, SPEC.n_mels - 1.0)
+    rows[:, : SPEC.n_mels] = _between(mel.T, at).T
+    rows[voiced, SPEC.n_mels] += log_f0
+    return rows
+
+
+def _between(values: Float, at: NDArray[np.floating[Any]]) -> Float:
+    """Linear interpolation of `values` (n, k) at fractional indices `at` along the first axis."""
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, len(values) - 1)
+    share = (at - low)[:, None].astype(np.float32)
+    return np.asarray(values[low] * (1.0 - share) + values[high] * share, np.float32)
 
 
 def _talk(rng: Rng, rows: Float) -> None:
@@ -291,8 +429,13 @@ def _blink(rng: Rng, rows: Float) -> None:
         at += rng.uniform(2.0, 6.0)
 
 
-def _weak_sentiment(texts: Sequence[Text]) -> Float:
-    """(7,) sentiment of each emotion, in [-3, 3]; 0 where no training text has a polarity."""
+def _nothing() -> tuple[Float, Float]:
+    return np.zeros((0, SPEC.audio_dim), np.float32), np.zeros((0, SPEC.vision_dim), np.float32)
+
+
+def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
+    """(7,) sentiment of each emotion, in [-3, 3], 0 where no training text has a polarity; and the
+    mean absolute rating of a sentence, which polarity 1 stands for."""
     ratings = [abs(t.rating) for t in texts if t.rating is not None and t.split == "train"]
     scale = float(np.mean(ratings)) if ratings else 1.0
     out = np.zeros(len(EMOTIONS), np.float32)
@@ -303,7 +446,7 @@ def _weak_sentiment(texts: Sequence[Text]) -> Float:
             if t.polarity is not None and t.split == "train" and t.emotion == emotion
         ]
         out[emotion] = scale * float(np.mean(polarity)) if polarity else 0.0
-    return out
+    return out, scale
 
 
 def _by_split_and_emotion(

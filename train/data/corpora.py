@@ -148,11 +148,11 @@ def _goemotions(data: Path) -> Iterator[Text]:
             labels = fields[1].split(",") if len(fields) == 3 else []
             if not labels or not all(x.isdigit() and int(x) < len(names) for x in labels):
                 raise DataError(f"{path}:{n}: expected text, label ids and comment id")
-            if len(labels) == 1:  # a sentence with two emotions teaches neither
-                emotion = _NAMES[names[int(labels[0])]]
+            # A sentence with two emotions teaches each, and is no test of either.
+            for label in labels if len(labels) == 1 or split == "train" else ():
                 yield Text(
                     text=fields[0],
-                    emotion=emotion,
+                    emotion=_NAMES[names[int(label)]],
                     rating=None,
                     polarity=None,
                     split=split,

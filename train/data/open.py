@@ -35,7 +35,8 @@ def open_corpus(
     if data_format == "shards":
         return Shards(data, tokenizer, seed=settings.seed)
     texts = corpora.texts(data)
-    return Composer(texts, prepare(data, cache), tokenizer, settings.data, settings.seed)
+    features, batch_size = prepare(data, cache), settings.optim.batch_size
+    return Composer(texts, features, tokenizer, settings.data, settings.seed, batch_size)
 
 
 def fit(settings: Config, corpus: Corpus) -> Config:

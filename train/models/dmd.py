@@ -20,6 +20,7 @@ from .fusion import SigmoidGate, SoftmaxGate
 from .language import LanguageEncoder
 from .layers import (
     AttentionPool,
+    ConvFront,
     Dropout,
     Head,
     LastStep,
@@ -61,7 +62,8 @@ class Features:
 
 
 class DMD(nn.Module):
-    """The model that is exported. `temperature` calibrates the emotion probabilities.
+    """The model that is exported. `temperature` (8,) calibrates the emotion probabilities, one for
+    each subset of modalities: its number is the sum of text 1, audio 2 and vision 4.
 
     `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
     """
@@ -97,6 +99,15 @@ class DMD(nn.Module):
                 for m, kernel, stride in zip(MODALITIES, kernels, strides, strict=True)
             }
         )
+        if config.front_audio:
+            self.project["audio"] = ConvFront(
+                config.audio_dim,
+                config.front_audio,
+                d,
+                config.kernel_audio,
+                config.stride_audio,
+                config.dropout_head,
+            )
         if config.masked:
             self.missing = nn.ParameterDict(
                 {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
@@ -131,7 +142,7 @@ class DMD(nn.Module):
             SigmoidGate(d) if config.gate == "sigmoid" else SoftmaxGate(d, config.dropout_head)
         )
         self.fused_head = Head(self.fusion.dim, self.n_outputs, config.dropout_head)
-        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("temperature", torch.ones(2 ** len(MODALITIES)))
 
     def forward(self, batch: dict[str, Tensor]) -> Features:
         """Decouple, reinforce, summarise and fuse one batch.
@@ -184,10 +195,16 @@ class DMD(nn.Module):
         bound = 3.0 if clipped else float("inf")
         return (
             features.outputs[:, 0].clamp(-bound, bound),
-            (features.outputs[:, 1:] / self.temperature).softmax(dim=-1),
+            self.probabilities(features),
             own.clamp(-bound, bound) * features.present,
             features.weight,
         )
+
+    def probabilities(self, features: Features) -> Tensor:
+        """(B, n_emotions) calibrated probabilities."""
+        bits = torch.tensor([1, 2, 4], device=features.present.device)
+        subset = (features.present * bits).sum(dim=1)
+        return (features.outputs[:, 1:] / self.temperature[subset, None]).softmax(dim=-1)
 
     def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
         """Set the statistics of raw rows from a batch of training utterances."""
