@@ -99,6 +99,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
                 "feature_spec_sha256": SPEC.sha256(),
                 "modalities": list(MODALITIES),
                 "emotions": source.info["emotions"],
+                "uncertain_below": source.info.get("calibration", {}).get("uncertain_below", 0.0),
                 "inputs": {n: {"dtype": t, "shape": list(s)} for n, (t, s) in INPUTS.items()},
                 "outputs": {name: list(shape) for name, shape in OUTPUTS.items()},
                 "opset": OPSET,

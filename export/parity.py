@@ -14,11 +14,9 @@ from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
 from train import checkpoint
-from train.data import corpora
-from train.data.compose import Composer
+from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.loop import SUBSETS, Batch, Predictions, evaluate, keep, predict
-from train.prepare import prepare
 from train.provenance import commit
 
 from . import bundle
@@ -80,13 +78,8 @@ def run(options: Options) -> list[Row]:
         raise BundleError(
             f"{folder}: was not exported from {source.folder}; run python -m export.graph first"
         )
-    composer = Composer(
-        corpora.texts(Path(options.data)),
-        prepare(Path(options.data), Path(options.cache)),
-        source.folder / "tokenizer.json",
-        source.config.data,
-        source.config.seed,
-    )
+    tokenizer = source.folder / "tokenizer.json"
+    composer = compose(Path(options.data), source.config, tokenizer, Path(options.cache))
     utterances = composer.held_out(options.split)
     engines = {
         precision: OrtEngine(Bundle.load(folder, precision).model) for precision in info["models"]

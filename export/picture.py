@@ -97,7 +97,8 @@ def _event(bars: Any, sound: Any, event: EmotionEvent) -> None:
         bars.barh(k, p * length_s, left=event.start_s, height=0.7, color=colour)
         bars.text(event.start_s + p * length_s, k, f" {p:.0%}", va="center", fontsize=8)
     bars.axvspan(event.start_s, event.end_s, color="0.95", zorder=0)
-    verdict = f"{event.emotion} {event.confidence:.0%}, sentiment {event.sentiment:+.1f}"
+    emotion = f"{event.emotion}?" if event.uncertain else event.emotion
+    verdict = f"{emotion} {event.confidence:.0%}, sentiment {event.sentiment:+.1f}"
     bars.text(event.start_s, -0.9, verdict, fontsize=10, weight="bold", va="center")
     words = textwrap.shorten(event.text, max(12, round(14 * length_s)), placeholder=" ...")
     sound.text(event.start_s, sound.get_ylim()[1], words, fontsize=9, va="bottom", style="italic")

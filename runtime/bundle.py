@@ -34,6 +34,11 @@ class Bundle:
     info: dict[str, Any]
 
     @property
+    def uncertain_below(self) -> float:
+        """The confidence that a prediction needs not to be called uncertain, in [0, 1]."""
+        return float(self.info.get("uncertain_below", 0.0))
+
+    @property
     def tokenizer_json(self) -> Path:
         """Path of the WordPiece tokenizer."""
         return self.folder / "tokenizer.json"
@@ -97,8 +102,11 @@ def _read_info(folder: Path) -> dict[str, Any]:
         and all(isinstance(text, str) for text in (*files.values(), *listed.values()))
         and set(listed.values()) <= files.keys()
         and isinstance(info["emotions"], list)
+        and isinstance(info.get("uncertain_below", 0.0), (int, float))
     ):
-        raise BundleError(f"{path}: its files, models or emotions are malformed; export it again")
+        raise BundleError(
+            f"{path}: its files, models, emotions or threshold are malformed; export it again"
+        )
     return dict(info)
 
 

@@ -113,10 +113,14 @@ def _listen(options: Options) -> None:
 
 
 def readable(event: EmotionEvent) -> str:
-    """One line for people: when, which emotion, how sure, sentiment, seen from what, the words."""
+    """One line for people: when, which emotion, how sure, sentiment, seen from what, the words.
+
+    A question mark follows an uncertain emotion.
+    """
     seen = "+".join(name for name, state in event.modalities.items() if state == "present")
+    emotion = f"{event.emotion}?" if event.uncertain else event.emotion
     return (
-        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {event.emotion:<9} {event.confidence:4.0%}  "
+        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {emotion:<10} {event.confidence:4.0%}  "
         f"sentiment {event.sentiment:+.1f}  [{seen}]  {event.text or '(no words)'}"
     )
 

@@ -41,7 +41,7 @@ class Recognizer:
         no_text: str,
         no_vision: str,
     ) -> None:
-        self._emotions = bundle.emotions
+        self._emotions, self._uncertain_below = bundle.emotions, bundle.uncertain_below
         self._engine = engine
         self._text = TextFeatures(bundle.tokenizer_json)
         self._vision = vision
@@ -117,6 +117,7 @@ class Recognizer:
             words=words,
             sentiment=float(out["sentiment"][0]),
             emotion=max(probabilities, key=probabilities.__getitem__),
+            uncertain=max(probabilities.values()) < self._uncertain_below,
             probabilities=probabilities,
             modality_sentiment={
                 m: value if modalities[m] == PRESENT else None for m, value in own.items()

@@ -17,7 +17,9 @@ class EmotionEvent:
     `probabilities` sum to 1, `emotion` names the largest. `modalities` maps text, audio and vision
     to "present" or to the reason of absence; `modality_sentiment` is each modality's own
     prediction (None when absent), `modality_weight` its share in the fusion, which sum to 1.
-    `latency_ms` is the time from the last packet of the utterance to this event.
+    `uncertain`: `confidence` is below what four right answers in five take, by the bundle's
+    validation data; better treat the emotion as unknown then. `latency_ms` is the time from the
+    last packet of the utterance to this event.
     """
 
     type: str
@@ -27,6 +29,7 @@ class EmotionEvent:
     words: tuple[Word, ...]
     sentiment: float
     emotion: str
+    uncertain: bool
     probabilities: dict[str, float]
     modality_sentiment: dict[str, float | None]
     modality_weight: dict[str, float]
@@ -56,6 +59,7 @@ class EmotionEvent:
                 ],
                 "sentiment": round(self.sentiment, 4),
                 "emotion": self.emotion,
+                "uncertain": self.uncertain,
                 "probabilities": {name: round(p, 4) for name, p in self.probabilities.items()},
                 "modality_sentiment": {
                     name: None if value is None else round(value, 4)

@@ -100,6 +100,8 @@ class LossConfig:
 class DataConfig:
     """How utterances are composed from the corpora."""
 
+    # Names in train/data/corpora.py; and `prototypes`, faces that need no photographs.
+    corpora: str = "goemotions meld vader emodb ravdess ckplus48"
     utterances_per_epoch: int = 6_000
     n_valid: int = 700
     n_test: int = 1_400

@@ -15,6 +15,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "reliability",
+    "risk_threshold",
     "sentiment_metrics",
 ]
 
@@ -71,6 +72,22 @@ def reliability(probabilities: Array, labels: Array, n_bins: int = 15) -> Array:
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     inside = [bins == b for b in np.unique(bins)]
     return np.array([(confidence[i].mean(), correct[i].mean(), i.mean()) for i in inside])
+
+
+def risk_threshold(probabilities: Array, labels: Array, error: float) -> float:
+    """The lowest confidence above which at most this share of predictions is wrong, in [0, 1].
+
+    Selective classification (Geifman and El-Yaniv 2017). `probabilities` (n, k), `labels` (n,); 1
+    where no threshold is high enough.
+    """
+    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    risk = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    accepted = np.flatnonzero(risk <= error)
+    if not len(accepted):
+        return 1.0
+    last = int(accepted[-1])
+    return 0.0 if last == len(order) - 1 else float(confidence[order[last + 1]])
 
 
 def bootstrap(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +26,7 @@ from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
 from runtime.utterance import SegmenterConfig
 
-from .data.corpora import DataError, Recording, faces, missing, voices
+from .data.corpora import CORPORA, DataError, Recording, faces, missing, voices
 from .recordings import prepare_recordings
 
 __all__ = ["Features", "decode_audio", "prepare", "spoken"]
@@ -111,13 +111,13 @@ def main() -> int:
     return 0
 
 
-def prepare(data: Path, cache_folder: Path) -> Features:
-    """Features of all recordings below `data`, from the cache or extracted now.
+def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPORA)) -> Features:
+    """Features of the recordings of these corpora below `data`, from the cache or extracted now.
 
     The cache is keyed by the feature spec and by name, size and date of every recording. Raises
     DataError, naming the file, when one cannot be read.
     """
-    clips, pictures = voices(data), faces(data)
+    clips, pictures = voices(data, only), faces(data, only)
     stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in (*clips, *pictures)]
     key = hashlib.sha256(json.dumps([_VERSION, SPEC.sha256(), stats]).encode()).hexdigest()[:16]
     path = cache_folder / f"{key}.safetensors"
@@ -176,9 +176,9 @@ def _extract(clips: Sequence[Recording], pictures: Sequence[Recording]) -> dict[
     audio = _parallel(_audio, [r.path for r in clips], "audio rows")
     vision = _parallel(_vision, [r.path for r in pictures], "vision rows")
     return {
-        "audio": np.concatenate(audio),
+        "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *audio]),
         "audio_lengths": np.array([len(rows) for rows in audio], np.int64),
-        "vision": np.stack(vision),
+        "vision": np.array(vision, np.float32).reshape(-1, SPEC.vision_dim),
     }
 
 

@@ -34,7 +34,7 @@ from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .loop import SUBSETS, Batch, batched, evaluate, hide, keep, optimiser, predict, train_epoch
 from .losses import TrainingDMD
-from .metrics import expected_calibration_error, fit_temperature
+from .metrics import expected_calibration_error, fit_temperature, risk_threshold
 from .models.dmd import DMD
 from .models.language import load_pretrained, locate
 from .provenance import write_json
@@ -44,6 +44,7 @@ from .teacher import Teacher
 __all__ = ["Options", "main", "train"]
 
 _N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
+_ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not called uncertain
 _N_STATISTICS = 400  # utterances that the input statistics are taken from
 
 
@@ -139,7 +140,7 @@ def train(settings: Config, options: Options) -> None:
     torch.use_deterministic_algorithms(True)
     tokenizer = _tokenizer(settings)
     if options.data_format == "corpora" and parallel.is_first():
-        for line in corpora.missing(Path(options.data)):
+        for line in corpora.missing(Path(options.data), settings.data.corpora.split()):
             print(f"train.run: warning: {line}", file=sys.stderr)
     corpus = open_corpus(
         Path(options.data), options.data_format, settings, tokenizer, Path(options.cache)
@@ -277,9 +278,12 @@ def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dic
     """A temperature for each of the seven subsets of modalities: they differ in how sure they are.
 
     Text alone is calibrated on sentences in their natural frequency where the corpus has them.
-    Returns, by subset, the temperature and the expected calibration error before and after.
+    Returns, by subset, the temperature and the expected calibration error before and after; and
+    `uncertain_below`, the confidence that predictions need, over all subsets, to be wrong as rarely
+    as `_ACCEPTED_ERROR`.
     """
-    out = {}
+    out: dict[str, Any] = {}
+    seen, told = [], []
     for subset in SUBSETS:
         shown = utterances
         if subset == ("text",) and isinstance(corpus, Composer):
@@ -289,14 +293,16 @@ def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dic
         probabilities, labels = found["emotion"][known], found["emotion_label"][known]
         temperature = fit_temperature(probabilities, labels)
         dmd.temperature[sum(2**k for k, m in enumerate(MODALITIES) if m in subset)] = temperature
+        calibrated = softmax(np.log(probabilities + 1e-12) / temperature, axis=1)
         out["+".join(subset)] = {
             "temperature": temperature,
             "ece_before": expected_calibration_error(probabilities, labels),
-            "ece_after": expected_calibration_error(
-                softmax(np.log(probabilities + 1e-12) / temperature, axis=1), labels
-            ),
+            "ece_after": expected_calibration_error(calibrated, labels),
         }
-    return out
+        seen.append(calibrated)
+        told.append(labels)
+    threshold = risk_threshold(np.concatenate(seen), np.concatenate(told), _ACCEPTED_ERROR)
+    return out | {"uncertain_below": threshold}
 
 
 def _table(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:

@@ -30,7 +30,7 @@ def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
         assert np.isfinite(values).all(), name
         assert min(values) >= 0, name
         assert len(set(values)) > 1, name
-    assert len(info["metrics"]["test"]) == 7  # no rated sentences in this data
+    assert len(info["metrics"]["test"]) == 8  # the subsets and all text; none is rated here
     assert sorted(file.name for file in trained.iterdir()) == [
         "analysis.safetensors", "checkpoint.json", "model.safetensors", "tokenizer.json"
     ]  # fmt: skip

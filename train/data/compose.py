@@ -6,7 +6,7 @@ utterance is a function of (seed, epoch, index) alone, so that an interrupted ru
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ Rng = np.random.Generator
 
 _NEUTRAL = EMOTIONS.index("neutral")
 _COLUMN = {name: k for k, name in enumerate(SPEC.blendshapes)}
+_PLEASANTNESS = {"anger": -1, "disgust": -1, "fear": -1, "happiness": 1, "neutral": 0,
+                 "sadness": -1, "surprise": 0}  # fmt: skip
 _BLENDSHAPES, _POSE, _FLAG = len(SPEC.blendshapes), slice(-7, -1), -1
 
 
@@ -44,8 +46,9 @@ class _Sentence:
 class Composer:
     """Draws utterances. `sentiment_of` (7,): the weak sentiment label of each emotion, in [-3, 3].
 
-    That label is measured, not invented: the mean polarity of MELD's training sentences of the
-    emotion, times the mean absolute rating of VADER's training sentences.
+    That label is measured where it can be: the mean polarity of MELD's training sentences of the
+    emotion, times the mean absolute rating of VADER's training sentences. Without such sentences
+    it is the pleasantness of the circumplex (Russell 1980), -1, 0 or 1, times the same.
 
     Every `batch_size` training utterances are of one kind, a batch: whole utterances, or one
     modality alone (`DataConfig.text_share` and so on), which costs a fraction of the time.
@@ -92,8 +95,9 @@ class Composer:
         )
         self._voices = _by_split_and_emotion(features.voices)
         self._faces = _by_split_and_emotion(features.faces)
-        self._resting = np.quantile(
-            [row for r, row in features.faces if r.split == "train"], 0.1, axis=0
+        seen = [row for r, row in features.faces if r.split == "train"]
+        self._resting = (
+            np.quantile(seen, 0.1, axis=0) if seen else np.zeros(SPEC.vision_dim)
         ).astype(np.float32)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = [*told, *self._rated["train"]]
@@ -111,6 +115,8 @@ class Composer:
             "n_texts_too_long": self.n_too_long,
             "n_texts_without_words": self.n_wordless,
             "n_pictures_without_face": self._n_faceless,
+            "without_voice": [EMOTIONS[e] for e in self._lacking(self._voices)],
+            "without_face": [EMOTIONS[e] for e in self._lacking(self._faces) if e != _NEUTRAL],
         }
 
     def training(self, epoch: int, index: int) -> Utterance:
@@ -226,7 +232,7 @@ class Composer:
         augment: bool,
     ) -> Utterance:
         audio = self._voice(rng, split, shown["audio"], augment=augment)
-        n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz)
+        n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
@@ -238,7 +244,10 @@ class Composer:
 
     def _alone(self, rng: Rng, modality: str) -> Utterance:
         """A training voice or face of an emotion, all of them equally often."""
-        emotion = int(rng.integers(len(EMOTIONS)))
+        lacking = self._lacking(self._voices if modality == "audio" else self._faces)
+        if modality == "vision":
+            lacking = [e for e in lacking if e != _NEUTRAL]
+        emotion = int(rng.choice([e for e in range(len(EMOTIONS)) if e not in lacking]))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
         if modality == "audio":
@@ -254,13 +263,19 @@ class Composer:
         )
 
     def _voice(self, rng: Rng, split: str, emotion: int, *, augment: bool) -> Float:
-        rows = _pick(rng, self._voices[split, emotion])
+        found = self._voices[split, emotion]
+        if not found:
+            return _nothing()[0]
+        rows = _pick(rng, found)
         return augment_audio(rng, rows) if augment else rows
 
     def _face(self, rng: Rng, split: str, emotion: int, n_rows: int, *, augment: bool) -> Float:
         # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
         neutral = emotion == _NEUTRAL
-        shown = int(rng.choice(_expressive())) if neutral else emotion
+        known = [e for e in _expressive() if self._faces[split, e]]
+        if not known or not (neutral or emotion in known):
+            return _nothing()[1]
+        shown = int(rng.choice(known)) if neutral else emotion
         peak = _pick(rng, self._faces[split, shown])
         intensity = rng.uniform(0.0, 0.2) if neutral else rng.uniform(0.6, 1.1)
         return moving_face(rng, self._resting, peak, intensity, n_rows, drop=augment)
@@ -284,14 +299,16 @@ class Composer:
             sentiment=sentence.sentiment,
         )
 
+    def _lacking(self, found: Mapping[tuple[str, int], Sequence[Float]]) -> list[int]:
+        """The emotions that no training recording shows."""
+        return [e for e in range(len(EMOTIONS)) if not found.get(("train", e))]
+
     def _check(self) -> None:
+        """What corpora lack, utterances lack: only words are needed of every emotion."""
         for split in ("train", "valid", "test"):
             for emotion, name in enumerate(EMOTIONS):
-                has = [self._told[split, emotion], self._voices[split, emotion]]
-                if emotion != _NEUTRAL:
-                    has.append(self._faces[split, emotion])
-                if not all(has):
-                    raise DataError(f"the {split} split has no text, clip or face of {name}")
+                if not self._told[split, emotion]:
+                    raise DataError(f"the {split} split has no sentence of {name}")
 
 
 def change_gain(rows: Float, gain_db: float) -> Float:
@@ -434,8 +451,8 @@ def _nothing() -> tuple[Float, Float]:
 
 
 def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
-    """(7,) sentiment of each emotion, in [-3, 3], 0 where no training text has a polarity; and the
-    mean absolute rating of a sentence, which polarity 1 stands for."""
+    """(7,) sentiment of each emotion, in [-3, 3]; and the mean absolute rating of a sentence, which
+    polarity 1 stands for."""
     ratings = [abs(t.rating) for t in texts if t.rating is not None and t.split == "train"]
     scale = float(np.mean(ratings)) if ratings else 1.0
     out = np.zeros(len(EMOTIONS), np.float32)
@@ -445,7 +462,7 @@ def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
             for t in texts
             if t.polarity is not None and t.split == "train" and t.emotion == emotion
         ]
-        out[emotion] = scale * float(np.mean(polarity)) if polarity else 0.0
+        out[emotion] = scale * float(np.mean(polarity or _PLEASANTNESS[EMOTIONS[emotion]]))
     return out, scale
 
 

@@ -9,20 +9,22 @@
 | `ravdess` | audio | `MM-CC-EE-II-SS-RR-AA.flac`: emotion third, actor last |
 | `ckplus48` | vision | `emotion/SUBJECT_*.png`, 48x48 grey |
 
-A corpus whose folder is missing is left out; a modality without any corpus is an error. Splits are
-the publishers' where they exist, else by person, so that nobody is in two of them.
+A corpus whose folder is missing is left out; a modality without any of its corpora is an error.
+Splits are the publishers' where they exist, else by person, so that nobody is in two of them.
 """
 
 import csv
 import hashlib
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import DmdLiveError
 
 __all__ = [
+    "CORPORA",
     "EMOTIONS",
     "SPLITS",
     "DataError",
@@ -37,6 +39,15 @@ __all__ = [
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 SPLITS = ("train", "valid", "test")
+# Folder of each corpus.
+CORPORA = {
+    "goemotions": "goemotions/ekman",
+    "meld": "meld",
+    "vader": "vader",
+    "emodb": "emodb",
+    "ravdess": "ravdess",
+    "ckplus48": "ckplus48",
+}
 UNKNOWN = -1
 
 _NAMES = {
@@ -96,44 +107,64 @@ class Recording:
     corpus: str
 
 
-def missing(data: Path) -> list[str]:
-    """One line per corpus that is not below `data` and is therefore left out."""
-    names = ("goemotions/ekman", "meld", "vader", "emodb", "ravdess", "ckplus48")
-    return [f"{data / name}: not there, left out" for name in names if not (data / name).is_dir()]
+def missing(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[str]:
+    """One line per corpus of `only` that is not below `data` and is therefore left out."""
+    folders = [data / folder for name, folder in CORPORA.items() if name in only]
+    return [f"{folder}: not there, left out" for folder in folders if not folder.is_dir()]
 
 
-def texts(data: Path) -> list[Text]:
+def texts(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Text]:
     """All sentences of goemotions, meld and vader. Raises DataError for a malformed row."""
-    found = [*_goemotions(data), *_meld(data), *_vader(data)]
-    return _some(found, data, "text", "goemotions/ekman, meld, vader")
+    readers = {"goemotions": _goemotions, "meld": _meld, "vader": _vader}
+    return _read(readers, data, only, "text")
 
 
-def voices(data: Path) -> list[Recording]:
+def voices(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
     """All clips of emodb and ravdess whose emotion is one of the seven."""
-    found = []
+    return _read({"emodb": _emodb, "ravdess": _ravdess}, data, only, "audio")
+
+
+def faces(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
+    """All pictures of ckplus48 whose emotion is one of the seven (contempt is not)."""
+    return _read({"ckplus48": _ckplus48}, data, only, "vision")
+
+
+def _read(
+    readers: Mapping[str, Callable[[Path], Iterator[Any]]],
+    data: Path,
+    only: Collection[str],
+    modality: str,
+) -> list[Any]:
+    chosen = [name for name in readers if name in only]
+    found = [item for name in chosen for item in readers[name](data)]
+    if chosen and not found:
+        names = ", ".join(CORPORA[name] for name in chosen)
+        raise DataError(f"{data}: no {modality} corpus in it; it may hold: {names}")
+    return found
+
+
+def _emodb(data: Path) -> Iterator[Recording]:
     for path in sorted((data / "emodb").glob("*.flac")):
         if len(path.stem) != 7 or path.stem[5] not in {*_EMODB, "L"}:  # L: boredom, dropped
             raise DataError(f"{path}: not an EmoDB name (such as 03a01Fa.flac)")
         if path.stem[5] in _EMODB:
-            found.append(_recording(path, "emodb", _EMODB[path.stem[5]], path.stem[:2]))
+            yield _recording(path, "emodb", _EMODB[path.stem[5]], path.stem[:2])
+
+
+def _ravdess(data: Path) -> Iterator[Recording]:
     for path in sorted((data / "ravdess").glob("*.flac")):
         fields = path.stem.split("-")
         if len(fields) != 7 or fields[2] not in {*_RAVDESS, "02"}:
             raise DataError(f"{path}: not a RAVDESS name (such as 03-01-05-01-01-01-12.flac)")
         if fields[2] in _RAVDESS:
-            found.append(_recording(path, "ravdess", _RAVDESS[fields[2]], fields[6]))
-    return _some(found, data, "audio", "emodb, ravdess")
+            yield _recording(path, "ravdess", _RAVDESS[fields[2]], fields[6])
 
 
-def faces(data: Path) -> list[Recording]:
-    """All pictures of ckplus48 whose emotion is one of the seven (contempt is not)."""
-    found = [
-        _recording(path, "ckplus48", folder.name, path.stem.split("_")[0])
-        for folder in sorted((data / "ckplus48").glob("*"))
-        if folder.name in _NAMES
-        for path in sorted(folder.glob("*.png"))
-    ]
-    return _some(found, data, "vision", "ckplus48")
+def _ckplus48(data: Path) -> Iterator[Recording]:
+    for folder in sorted((data / "ckplus48").glob("*")):
+        if folder.name in _NAMES:
+            for path in sorted(folder.glob("*.png")):
+                yield _recording(path, "ckplus48", folder.name, path.stem.split("_")[0])
 
 
 def _goemotions(data: Path) -> Iterator[Text]:
@@ -201,7 +232,7 @@ def _vader(data: Path) -> Iterator[Text]:
                 rating=_VADER_SCALE * rating,
                 polarity=None,
                 split=split_by_hash(document),
-                corpus=path.name.split("_")[0],
+                corpus=f"vader/{path.name.split('_')[0]}",
             )
 
 
@@ -215,9 +246,3 @@ def split_by_hash(key: str) -> str:
     """A split that never changes: 70 % train, 10 % valid, 20 % test."""
     slot = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
     return "valid" if slot == 0 else "test" if slot in (1, 2) else "train"
-
-
-def _some(found: list, data: Path, modality: str, corpora: str) -> list:
-    if not found:
-        raise DataError(f"{data}: no {modality} corpus in it; it may hold: {corpora}")
-    return found

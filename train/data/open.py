@@ -10,10 +10,11 @@ from ..prepare import prepare
 from . import corpora
 from .compose import Composer
 from .mmsa import Mmsa
+from .prototypes import PROTOTYPES, prototypes
 from .shards import Shards
 from .utterance import Corpus
 
-__all__ = ["FORMATS", "fit", "open_corpus"]
+__all__ = ["FORMATS", "compose", "fit", "open_corpus"]
 
 FORMATS = ("corpora", "mmsa", "shards")
 
@@ -34,9 +35,26 @@ def open_corpus(
         raise UsageError("this data set is words: the model needs a language branch (text_dim = 0)")
     if data_format == "shards":
         return Shards(data, tokenizer, seed=settings.seed)
-    texts = corpora.texts(data)
-    features, batch_size = prepare(data, cache), settings.optim.batch_size
-    return Composer(texts, features, tokenizer, settings.data, settings.seed, batch_size)
+    return compose(data, settings, tokenizer, cache)
+
+
+def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Composer:
+    """The corpora that `settings.data.corpora` names, composed. Raises DmdLiveError."""
+    names = settings.data.corpora.split()
+    if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES}:
+        known = ", ".join((*corpora.CORPORA, PROTOTYPES))
+        raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; there are: {known}")
+    features = prepare(data, cache, names)
+    if PROTOTYPES in names:
+        features = replace(features, faces=[*features.faces, *prototypes()])
+    return Composer(
+        corpora.texts(data, names),
+        features,
+        tokenizer,
+        settings.data,
+        settings.seed,
+        settings.optim.batch_size,
+    )
 
 
 def fit(settings: Config, corpus: Corpus) -> Config:
