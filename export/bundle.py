@@ -87,9 +87,11 @@ def publish(folder: Path, precision: str, card: Path | None, out: Path) -> None:
     info["models"] = {precision: bundle.info["models"][precision]}
     write_file(partial / info["models"][precision], bundle.model)
     shutil.copyfile(bundle.tokenizer_json, partial / "tokenizer.json")
+    for name in info.get("documents", []):
+        shutil.copyfile(folder / name, partial / name)
     if card is not None:
         shutil.copyfile(card, partial / "MODEL_CARD.md")
-        info["documents"] = ["MODEL_CARD.md"]
+        info["documents"] = sorted({*info.get("documents", []), "MODEL_CARD.md"})
     update(partial, info)
     if out.exists():
         shutil.rmtree(out)

@@ -1,11 +1,14 @@
 """What export cost: torch against every ONNX model of a bundle, on the same held-out utterances."""
 
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.bundle import Bundle
@@ -21,7 +24,7 @@ from train.provenance import commit
 
 from . import bundle
 
-__all__ = ["Options", "Row", "compare"]
+__all__ = ["Options", "Row", "compare", "infer_onnx"]
 
 _SHOWN = ("accuracy", "uar", "macro_f1", "mae")
 
@@ -125,7 +128,7 @@ def compare(
         found = (
             torch_predictions
             if model == "torch"
-            else _infer(engines[model], tqdm(batches, desc=f"{name}: {model}", leave=False))
+            else infer_onnx(engines[model], tqdm(batches, desc=f"{name}: {model}", leave=False))
         )
         metrics = evaluate(found, emotion, sentiment)
         gaps = [np.abs(found[o] - torch_predictions[o]).ravel() for o in OUTPUTS]
@@ -159,9 +162,15 @@ def print_table(rows: Sequence[Row]) -> None:
         )
 
 
-def _infer(engine: OrtEngine, batches: Sequence[Batch]) -> Predictions:
-    outputs = [engine.infer({name: batch[name].numpy() for name in INPUTS}) for batch in batches]
-    return {name: np.concatenate([out[name] for out in outputs]) for name in OUTPUTS}
+def infer_onnx(engine: OrtEngine, batches: Iterable[Batch]) -> Predictions:
+    """As `train.loop.predict`: outputs of the contract and labels, each with first axis n."""
+    out: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    for batch in batches:
+        found = engine.infer({name: batch[name].numpy() for name in INPUTS})
+        labels = {f"{name}_label": batch[name].numpy() for name in ("emotion", "sentiment")}
+        for name, values in {**found, **labels}.items():
+            out[name].append(values)
+    return {name: np.concatenate(values) for name, values in out.items()}
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _seven(values: Array) -> Array:
 
 
 def _pearson(a: Array, b: Array) -> float:
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+    if len(a) < 2 or min(a.std(), b.std()) < 1e-6:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
 

@@ -26,7 +26,7 @@ from train.models.language import LanguageEncoder
 def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
     """A checkpoint folder of a small model with random weights."""
     torch.manual_seed(0)
-    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8))
+    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, front_audio=12))
     language = LanguageEncoder.from_config(
         {
             "model_type": "bert",
@@ -38,10 +38,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Pat
         }
     )
     dmd = DMD(settings.model, language, len(EMOTIONS))
+    dmd.temperature.copy_(torch.linspace(0.5, 2.0, 8))
     folder = tmp_path_factory.mktemp("checkpoint")
-    checkpoint.save(
-        folder, dmd, settings, tokenizer_json, {"emotions": list(EMOTIONS), "commit": "test"}
-    )
+    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": {"uncertain_below": 0.5}}
+    checkpoint.save(folder, dmd, settings, tokenizer_json, info)
     return folder
 
 
@@ -103,11 +103,14 @@ def test_int8_is_smaller_and_close(exported: Path) -> None:
 def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:
     card = tmp_path / "card.md"
     card.write_text("# Card\n")
+    (exported / "coverage.png").write_bytes(b"a picture")
+    writer.update(exported, {"documents": ["coverage.png"]})
     writer.publish(exported, "int8", card, tmp_path / "out")
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
-        "MODEL_CARD.md", "bundle.json", "model.int8.onnx", "tokenizer.json"
+        "MODEL_CARD.md", "bundle.json", "coverage.png", "model.int8.onnx", "tokenizer.json"
     ]  # fmt: skip
-    assert Bundle.load(tmp_path / "out").precision == "int8"
+    published = Bundle.load(tmp_path / "out")
+    assert (published.precision, published.uncertain_below) == ("int8", 0.5)
     writer.publish(exported, "fp32", None, tmp_path / "out")  # replaces a bundle
     assert Bundle.load(tmp_path / "out").precision == "fp32"
 

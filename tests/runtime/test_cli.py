@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 KEYS = ["type", "start_s", "end_s", "text", "words", "sentiment", "emotion", "uncertain",
-        "probabilities", "modality_sentiment", "modality_weight", "modalities", "latency_ms"]  # fmt: skip
+        "probabilities", "modality_sentiment", "modality_weight", "modalities",
+        "latency_ms"]  # fmt: skip
 
 
 def dmd_live(root: Path, *args: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """Corpora in their own layouts, small ones made here; composition is a function of its seed."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.errors import UsageError
 from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
-from train.config import DataConfig
+from train.config import Config, DataConfig
 from train.data import corpora
 from train.data.compose import Composer, change_gain, moving_face
 from train.data.corpora import EMOTIONS, DataError
+from train.data.open import compose
+from train.data.prototypes import prototypes
 from train.data.utterance import collate
 from train.loop import hide
 from train.prepare import Features, decode_audio, prepare
@@ -150,9 +154,8 @@ def test_a_still_becomes_a_moving_face() -> None:
     assert len(moving_face(rng, resting, peak, 1.0, 9_999, drop=False)) == 225
 
 
-@pytest.fixture
-def composer(tokenizer_json: Path) -> Composer:
-    """Composes from small made-up corpora that hold every emotion in every split."""
+def made_up() -> tuple[list[corpora.Text], Features]:
+    """Small corpora that hold every emotion in every split."""
     rng = np.random.default_rng(0)
     texts, voices, faces = [], [], []
     for split in corpora.SPLITS:
@@ -186,8 +189,13 @@ def composer(tokenizer_json: Path) -> Composer:
     long = corpora.Text(
         text="far " * 100, emotion=0, rating=None, polarity=None, split="train", corpus="made"
     )
-    features = Features(voices, faces, 0)
-    return Composer([*texts, long], features, tokenizer_json, DataConfig(n_test=21), seed=5)
+    return [*texts, long], Features(voices, faces, 0)
+
+
+@pytest.fixture
+def composer(tokenizer_json: Path) -> Composer:
+    """Composes from small made-up corpora."""
+    return Composer(*made_up(), tokenizer_json, DataConfig(n_test=21), seed=5)
 
 
 def test_composition_is_a_function_of_seed_epoch_and_index(composer: Composer) -> None:
@@ -214,6 +222,91 @@ def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     # mean |rating| 2, polarity 1 and -0.5
     assert composer.sentiment_of[EMOTIONS.index("happiness")] == pytest.approx(2.0)
     assert composer.sentiment_of[EMOTIONS.index("fear")] == pytest.approx(-1.0)
+
+
+def test_single_modalities_come_in_batches(tokenizer_json: Path) -> None:
+    config = DataConfig(
+        utterances_per_epoch=80,
+        rated_share=0.0,
+        text_share=0.4,
+        audio_share=0.2,
+        vision_share=0.2,
+        n_test=21,
+    )
+    mixed = Composer(*made_up(), tokenizer_json, config, seed=5, batch_size=4)
+    kinds: Counter[tuple[bool, ...]] = Counter()
+    sentences: Counter[bytes] = Counter()
+    for epoch in range(2):
+        for first in range(0, 80, 4):
+            drawn = [mixed.training(epoch, first + k) for k in range(4)]
+            (present,) = {tuple(len(getattr(u, m)) > 0 for m in MODALITIES) for u in drawn}
+            kinds[present] += 1
+            if present == (True, False, False):
+                sentences.update(u.text.tobytes() for u in drawn)
+                assert np.ptp([len(u.text) for u in drawn]) < 10
+    alone = {(True, False, False): 16, (False, True, False): 8, (False, False, True): 8}
+    assert kinds == {**alone, (True, True, True): 8}
+    # 29 training sentences: 7 whole batches a round, each sentence once a round
+    assert sum(sentences.values()) == 64
+    assert len(sentences) >= 28
+    assert max(sentences.values()) <= 3
+
+
+def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    voices = [(r, np.full((40, SPEC.audio_dim), r.emotion, np.float32)) for r, _ in features.voices]
+    loud = Composer(
+        texts,
+        Features(voices, features.faces, 0),
+        tokenizer_json,
+        DataConfig(rated_share=0.0, neutral_share=0.3, conflict_share=0.3),
+        seed=5,
+    )
+    name = {emotion: name for emotion, name in enumerate(EMOTIONS)}
+    said = Counter()
+    for k in range(600):
+        utterance = loud.training(0, k)
+        word = utterance.words.split()[3]
+        truth = name[utterance.emotion]
+        said["same" if word == truth else "neutral" if word == "neutral" else "other"] += 1
+    # text is neutral in half of 30 %, and contradicts in a third of 30 %
+    assert 0.68 < said["same"] / 600 < 0.84
+    assert 0.07 < said["neutral"] / 600 < 0.2
+    assert 0.05 < said["other"] / 600 < 0.15
+
+
+def test_emotions_that_nobody_voices_lack_audio(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    fear = EMOTIONS.index("fear")
+    voices = [(r, rows) for r, rows in features.voices if r.emotion != fear]
+    config = DataConfig(utterances_per_epoch=40, audio_share=0.5, n_test=21)
+    quiet = Composer(texts, Features(voices, features.faces, 0), tokenizer_json, config, 5, 4)
+    assert quiet.about()["without_voice"] == ["fear"]
+    drawn = [quiet.training(0, k) for k in range(40)]
+    assert all(len(u.audio) == 0 for u in drawn if u.emotion == fear)
+    assert all(len(u.audio) > 0 for u in drawn if u.emotion not in (fear, -1) and not len(u.text))
+    assert all((len(u.audio) == 0) == (u.emotion == fear) for u in quiet.held_out("test"))
+
+
+def test_prototypes_are_faces_of_every_expression() -> None:
+    made = prototypes()
+    again = prototypes()
+    assert {EMOTIONS[r.emotion] for r, _ in made} == set(EMOTIONS) - {"neutral"}
+    assert {r.split for r, _ in made} == set(corpora.SPLITS)
+    rows = np.array([row for _, row in made])
+    np.testing.assert_array_equal(rows, [row for _, row in again])
+    assert rows.shape[1] == SPEC.vision_dim
+    assert rows.min() >= 0.0
+    assert rows.max() <= 1.0
+    smile = rows[:, SPEC.blendshapes.index("mouthSmileLeft")]
+    happy = np.array([EMOTIONS[r.emotion] == "happiness" for r, _ in made])
+    assert smile[happy].min() > smile[~happy].mean()
+
+
+def test_unknown_corpora_are_named(data: Path, tokenizer_json: Path, tmp_path: Path) -> None:
+    settings = Config(data=DataConfig(corpora="goemotions mosei"))
+    with pytest.raises(UsageError, match="no corpus mosei"):
+        compose(data, settings, tokenizer_json, tmp_path)
 
 
 def test_held_out_set_is_fixed_balanced_and_complete(composer: Composer) -> None:

@@ -13,7 +13,9 @@ from train.models.gd_unit import EDGES, GraphDistillation
 from train.models.language import LanguageEncoder
 
 N_EMOTIONS = 7
-SMALL = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, dropout=0.0))
+SMALL = Config(
+    model=ModelConfig(front_audio=12, dim=16, n_heads=2, n_layers=1, gd_hidden=8, dropout=0.0)
+)
 
 
 def small_language() -> LanguageEncoder:
@@ -108,6 +110,18 @@ def test_any_subset_gives_a_valid_prediction(model: TrainingDMD, subset: tuple[s
     for k, m in enumerate(MODALITIES):
         assert bool(weight[:, k].any()) == (m in subset)
         assert bool(own[:, k].any()) == (m in subset)
+
+
+def test_every_subset_has_a_temperature_of_its_own(model: TrainingDMD) -> None:
+    model.eval()
+    whole = batch()
+    subset = ("text", "vision")
+    before = model.dmd.predict(whole)[1], model.dmd.predict(keep(whole, subset))[1]
+    model.dmd.temperature[1 + 4] = 4.0
+    after = model.dmd.predict(whole)[1], model.dmd.predict(keep(whole, subset))[1]
+    torch.testing.assert_close(after[0], before[0])
+    softer = (before[1].log() / 4.0).softmax(dim=-1)
+    torch.testing.assert_close(after[1], softer)
 
 
 def test_nothing_at_all_is_still_finite(model: TrainingDMD) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from tests.train import tiny
 from train import analysis, report
-from train.metrics import expected_calibration_error, reliability
+from train.metrics import expected_calibration_error, reliability, risk_threshold
 from train.report import Options
 from train.sections import _axis
 
@@ -152,6 +152,19 @@ def test_the_diagram_s_bins_are_those_of_the_ece(run: Path) -> None:
     gap = float(np.sum(abs(confidence - accuracy) * share))
     assert expected_calibration_error(p, y) == pytest.approx(gap)
     assert accuracy @ share == pytest.approx(np.mean(p.argmax(1) == y))
+
+
+def test_predictions_above_the_threshold_are_right_as_often_as_asked() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(7, 0.3), 2_000)
+    labels = np.array([rng.choice(7, p=row) for row in p])  # perfectly calibrated
+    confidence, wrong = p.max(axis=1), p.argmax(axis=1) != labels
+    threshold = risk_threshold(p, labels, 0.2)
+    assert 0.3 < threshold < 0.9
+    assert wrong[confidence > threshold].mean() <= 0.2
+    assert wrong.mean() > 0.25
+    assert risk_threshold(p, labels, 1.0) == 0.0
+    assert risk_threshold(p[wrong], labels[wrong], 0.2) == 1.0
 
 
 def test_an_unknown_utterance_lists_those_there_are(run: Path) -> None:

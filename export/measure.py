@@ -1,0 +1,321 @@
+"""What a model is worth on each corpus alone: `python -m export.measure --data DIR`.
+
+Every line is a corpus whose held-out people or sentences no training saw, one modality, one metric,
+for the torch model, every ONNX model of the bundle, and the teacher if there is one. Each model
+runs as on the device: one utterance at a time, features of the runtime. Composed utterances and
+subsets of modalities: `export.parity`.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from tqdm import tqdm
+
+from runtime.bundle import Bundle
+from runtime.config import option, parse
+from runtime.engines.ort import OrtEngine
+from runtime.errors import DmdLiveError
+from runtime.features.spec import SPEC
+from runtime.features.text import TextFeatures
+from train import checkpoint
+from train.config import Config
+from train.data import corpora
+from train.data.open import compose
+from train.data.utterance import Utterance, collate
+from train.loop import Batch, Predictions, keep, predict
+from train.prepare import prepare
+from train.provenance import commit
+
+from . import bundle
+from .parity import infer_onnx
+
+__all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure"]
+
+_Infer = Callable[[Iterable[Batch]], Predictions]
+_SHOWN_S = 2.0  # a picture is looked at for this long
+_CURVES = (("text", "audio", "vision"), ("text",), ("audio",), ("vision",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure a checkpoint and its bundle on the held-out part of every corpus.
+
+    Prints a Markdown table, writes it into bundle.json, and draws coverage.png: how much of the
+    composed test is left, and how much of that is wrong, by the confidence asked for.
+    """
+
+    checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote")
+    bundle: str = option("bundle", metavar="DIR", help="what export.graph wrote of it")
+    teacher: str | None = option(None, metavar="DIR", help="checkpoint of the teacher, if any")
+    data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
+    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Utterances of one corpus and what is measured on them.
+
+    `score` takes their predictions and those of `valid`, on which it may choose a threshold.
+    """
+
+    name: str
+    metric: str
+    utterances: Sequence[Utterance]
+    score: Callable[[Predictions, Predictions | None], float]
+    valid: Sequence[Utterance] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A line's value for each model, by name."""
+
+    name: str
+    metric: str
+    n: int
+    values: dict[str, float]
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m export.measure")
+    try:
+        _run(options)
+    except DmdLiveError as error:
+        print(f"export.measure: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: Options) -> None:
+    source, folder, data = (
+        checkpoint.load(Path(options.checkpoint)),
+        Path(options.bundle),
+        Path(options.data),
+    )
+    info = bundle.read(folder)
+    tokenizer = source.folder / "tokenizer.json"
+    models: dict[str, _Infer] = {}
+    if options.teacher is not None:
+        models["teacher"] = _torch(checkpoint.load(Path(options.teacher)))
+    models["torch"] = _torch(source)
+    for precision in info["models"]:
+        models[precision] = _onnx(OrtEngine(Bundle.load(folder, precision).model))
+    found = measure(models, lines(data, Path(options.cache), tokenizer))
+    print(table(found))
+    _draw(
+        folder / "coverage.png",
+        models.get("int8", models["torch"]),
+        _composed_test(data, source.config, tokenizer, Path(options.cache)),
+        float(info.get("uncertain_below", 0.0)),
+    )
+    documents = sorted({*info.get("documents", []), "coverage.png"})
+    measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
+    bundle.update(folder, {"measured": measured, "documents": documents})
+
+
+def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
+    """The lines that the corpora below `data` allow. Raises DataError."""
+    have = [name for name, folder in corpora.CORPORA.items() if (data / folder).is_dir()]
+    text = TextFeatures(tokenizer_json)
+    n_special = len(text.ids(""))
+    sentences = corpora.texts(data, have)
+    features = prepare(data, cache, have)
+
+    def said(corpus: str, split: str) -> list[Utterance]:
+        return [
+            _utterance(text=ids, emotion=t.emotion, sentiment=_sentiment(t))
+            for t in sentences
+            if t.corpus == corpus
+            and t.split == split
+            # Longer ones are cut in two on the device; without a word, text is absent there.
+            and n_special < len(ids := text.ids(t.text)) <= SPEC.max_pieces
+        ]
+
+    out = [
+        Line("GoEmotions, Ekman level", "macro-F1", said("goemotions", "test"), _macro_f1),
+        Line("MELD, no context", "weighted F1", said("meld", "test"), _weighted_f1),
+        Line(
+            "MELD sentiment, 3 classes",
+            "weighted F1",
+            said("meld", "test"),
+            _three_way,
+            said("meld", "valid"),
+        ),
+        Line(
+            "movie reviews (VADER ratings)",
+            "correlation",
+            said("vader/movieReviewSnippets", "test"),
+            _correlation,
+        ),
+    ]
+    for corpus, name in (
+        ("emodb", "EmoDB, speakers 15, 16"),
+        ("ravdess", "RAVDESS, actors 11, 12"),
+    ):
+        heard = [
+            _utterance(audio=rows, emotion=r.emotion)
+            for r, rows in features.voices
+            if r.corpus == corpus and r.split == "test"
+        ]
+        out.append(Line(name, "UAR", heard, _uar))
+    n_rows = round(_SHOWN_S * SPEC.vision_rate_hz)
+    seen = [
+        _utterance(vision=np.tile(row, (n_rows, 1)), emotion=r.emotion)
+        for r, row in features.faces
+        if r.split == "test"
+    ]
+    name = f"CK+, stills shown for {_SHOWN_S:.0f} s"
+    out += [Line(name, "accuracy", seen, _accuracy), Line(name, "UAR", seen, _uar)]
+    return [line for line in out if line.utterances]
+
+
+def measure(models: dict[str, _Infer], wanted: Sequence[Line]) -> list[Measured]:
+    """Every line by every model."""
+    out = []
+    for line in wanted:
+        values = {}
+        for name, infer in models.items():
+            shown = f"{line.name}: {name}"
+            found = infer(tqdm(_singly(line.utterances), shown, len(line.utterances), leave=False))
+            chosen_on = infer(_singly(line.valid)) if line.valid else None
+            values[name] = line.score(found, chosen_on)
+        out.append(Measured(line.name, line.metric, len(line.utterances), values))
+    return out
+
+
+def table(found: Sequence[Measured]) -> str:
+    """Markdown; correlation as it is, everything else in percent."""
+    names = list(found[0].values)
+    rows = [
+        f"| Held-out data | Metric | Items | {' / '.join(names)} |",
+        "| --- | --- | --- | --- |",
+    ]
+    for line in found:
+        values = (
+            f"{v:.3f}" if line.metric == "correlation" else f"{100 * v:.1f}"
+            for v in line.values.values()
+        )
+        rows.append(f"| {line.name} | {line.metric} | {line.n} | {' / '.join(values)} |")
+    return "\n".join(rows)
+
+
+def coverage(
+    probabilities: NDArray[Any], labels: NDArray[Any], thresholds: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Share of predictions at least as confident as each threshold, and of wrong ones among them
+    (NaN where none is left). `probabilities` (n, k), `labels` (n,)."""
+    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
+    accepted = confidence >= thresholds[:, None]  # (thresholds, n)
+    n = accepted.sum(axis=1)
+    error = np.divide((accepted & wrong).sum(axis=1), n, where=n > 0, out=np.full(len(n), np.nan))
+    return accepted.mean(axis=1), error
+
+
+def _draw(path: Path, infer: _Infer, utterances: Sequence[Utterance], threshold: float) -> None:
+    """Coverage and error against the confidence asked for, for some subsets of modalities."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    thresholds = np.linspace(0.0, 0.99, 100)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for subset in _CURVES:
+        batches = (keep(batch, subset) for batch in _singly(utterances))
+        found = infer(tqdm(batches, "coverage.png", len(utterances), leave=False))
+        curves = coverage(found["emotion"], found["emotion_label"], thresholds)
+        for axis, values in zip(axes, curves, strict=True):
+            axis.plot(thresholds, 100 * values, label="+".join(subset))
+    for axis, name in zip(axes, ("utterances left, %", "of these wrong, %"), strict=True):
+        axis.axvline(threshold, color="0.5", linestyle="--")
+        axis.set(xlabel="confidence asked for", ylabel=name, xlim=(0, 1), ylim=(0, None))
+    axes[0].set_title(f"dashed: uncertain below {threshold:.2f}", fontsize=9)
+    axes[0].legend(fontsize=8)
+    partial = path.with_name(f"{path.stem}.partial.png")
+    figure.savefig(partial, dpi=80)
+    plt.close(figure)
+    partial.replace(path)
+
+
+def _composed_test(
+    data: Path, settings: Config, tokenizer: Path, cache: Path
+) -> Sequence[Utterance]:
+    return compose(data, settings, tokenizer, cache).held_out("test")
+
+
+def _torch(source: checkpoint.Checkpoint) -> _Infer:
+    return lambda batches: predict(source.model, batches)
+
+
+def _onnx(engine: OrtEngine) -> _Infer:
+    return lambda batches: infer_onnx(engine, batches)
+
+
+def _singly(utterances: Sequence[Utterance]) -> Iterable[Batch]:
+    return (collate([utterance]) for utterance in utterances)
+
+
+def _utterance(**given: Any) -> Utterance:
+    nothing = Utterance(
+        text=np.zeros(0, np.int64),
+        audio=np.zeros((0, SPEC.audio_dim), np.float32),
+        vision=np.zeros((0, SPEC.vision_dim), np.float32),
+        emotion=-1,
+        sentiment=float("nan"),
+    )
+    return replace(nothing, **given)
+
+
+def _sentiment(text: corpora.Text) -> float:
+    told = text.rating if text.rating is not None else text.polarity
+    return float("nan") if told is None else told
+
+
+def _top(found: Predictions) -> NDArray[Any]:
+    return np.asarray(found["emotion"].argmax(axis=1))
+
+
+def _macro_f1(found: Predictions, _: Predictions | None) -> float:
+    return float(sk.f1_score(found["emotion_label"], _top(found), average="macro"))
+
+
+def _weighted_f1(found: Predictions, _: Predictions | None) -> float:
+    return float(sk.f1_score(found["emotion_label"], _top(found), average="weighted"))
+
+
+def _accuracy(found: Predictions, _: Predictions | None) -> float:
+    return float(sk.accuracy_score(found["emotion_label"], _top(found)))
+
+
+def _uar(found: Predictions, _: Predictions | None) -> float:
+    labels = found["emotion_label"]  # recall over the classes that occur
+    return float(sk.recall_score(labels, _top(found), labels=np.unique(labels), average="macro"))
+
+
+def _correlation(found: Predictions, _: Predictions | None) -> float:
+    return float(np.corrcoef(found["sentiment"], found["sentiment_label"])[0, 1])
+
+
+def _three_way(found: Predictions, valid: Predictions | None) -> float:
+    """Negative, neutral, positive by two cuts of the sentiment, chosen on validation data."""
+    assert valid is not None
+
+    def score(predictions: Predictions, low: float, high: float) -> float:
+        classes = np.digitize(predictions["sentiment"], (low, high)) - 1
+        return float(sk.f1_score(predictions["sentiment_label"], classes, average="weighted"))
+
+    cuts = np.linspace(0.05, 1.5, 15)
+    low, high = max(
+        ((-low, high) for low in cuts for high in cuts), key=lambda cut: score(valid, *cut)
+    )
+    return score(found, low, high)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
