@@ -19,12 +19,20 @@ def option(
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
     positional: bool = False,
+    joined_by: str | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line option; without a default it is required.
 
-    `positional`: given without its name, and required.
+    `positional`: given without its name, and required. `joined_by`: may be given several times, and
+    is then one text with this between the parts.
     """
-    metadata = {"help": help, "choices": choices, "metavar": metavar, "positional": positional}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "metavar": metavar,
+        "positional": positional,
+        "joined_by": joined_by,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -42,7 +50,11 @@ def parse(
     hints = typing.get_type_hints(config)
     for item in fields(config):  # type: ignore[arg-type]
         _add(parser, item, hints[item.name])
-    return config(**vars(parser.parse_args(argv)))
+    values = vars(parser.parse_args(argv))
+    for item in fields(config):  # type: ignore[arg-type]
+        if item.metadata["joined_by"] is not None and values[item.name] is not None:
+            values[item.name] = item.metadata["joined_by"].join(values[item.name])
+    return config(**values)
 
 
 def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None:
@@ -61,6 +73,7 @@ def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None
         text += f" (default: {item.default})"
     parser.add_argument(
         flag,
+        action="store" if item.metadata["joined_by"] is None else "append",
         type=hint,
         required=required,
         default=None if required else item.default,

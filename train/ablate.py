@@ -46,7 +46,9 @@ class Options:
     out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
     cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
     seeds: int = option(5, metavar="N", help="seeds of each")
-    set: str | None = option(None, metavar="K=V;K=V", help="overrides for all of them")
+    set: str | None = option(
+        None, metavar="K=V;K=V", joined_by=";", help="overrides for all of them; may be repeated"
+    )
     metric: str = option("macro_f1", help="shown, such as macro_f1, accuracy, mae or acc2_nonzero")
     device: str = option("cpu", help="cpu, cuda or cuda:N")
 

@@ -66,7 +66,10 @@ class Options:
     seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
     device: str = option("cpu", help="cpu, cuda or cuda:N")
     set: str | None = option(
-        None, metavar="K=V;K=V", help="override options, such as optim.epochs=2;model.dim=32"
+        None,
+        metavar="K=V;K=V",
+        joined_by=";",
+        help="override options, such as optim.epochs=2;model.dim=32; may be repeated",
     )
     teacher: str | None = option(
         None,

@@ -41,7 +41,7 @@ def test_killed_and_resumed_is_the_same_run(
 ) -> None:
     out = tmp_path / "checkpoint"
     command = [sys.executable, "-m", "train.run", "--data", data, "--cache", data / "cache",
-               "--out", out, "--set", ";".join(settings)]  # fmt: skip
+               "--out", out, *(part for x in settings for part in ("--set", x))]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (out / "state" / "last.pt").exists() and time.monotonic() < deadline:
