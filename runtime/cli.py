@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import __version__, models
 from .config import option, parse
@@ -20,6 +21,7 @@ _EPILOG = """examples:
   dmd-live --input talk.mp4 --json         a file, one JSON line per utterance
   dmd-live --camera 0                      webcam and default microphone
   dmd-live --microphone default            voice only
+  dmd-live --list-devices                  microphones and cameras that are here
   dmd-live --list-models                   pretrained parts: where they are, their licences
 
 Everything runs on this machine; nothing is sent or recorded. Only --download opens a connection.
@@ -33,10 +35,18 @@ class Options:
 
     input: str | None = option(None, metavar="FILE", help="analyse a video or audio file")
     camera: str | None = option(
-        None, metavar="N|URL", help="live pictures: index, device path, RTSP or HTTP URL"
+        None,
+        metavar="N|URL",
+        help="live pictures: index, device path, RTSP or HTTP URL, GStreamer pipeline",
     )
     microphone: str | None = option(
         None, metavar="NAME", help="live sound: device name or default; none without --camera only"
+    )
+    width: int | None = option(None, metavar="PIXELS", help="picture width to ask the camera for")
+    height: int | None = option(None, metavar="PIXELS", help="picture height to ask for")
+    rate_hz: float | None = option(None, metavar="HZ", help="picture rate to ask for")
+    av_offset_ms: int = option(
+        0, metavar="MS", help="added to the time of pictures, where they come later than sound"
     )
     bundle: str | None = option(None, metavar="FOLDER", help="the model; default: the built-in one")
     stt: str = option(
@@ -47,9 +57,19 @@ class Options:
     stt_model: str | None = option(
         None, metavar="FOLDER", help="a Vosk model of your own, with --stt vosk"
     )
-    json: bool = option(False, help="print one JSON object per utterance")
+    stt_wait_ms: int = option(
+        1_500, metavar="MS", help="live: how long a final event waits for words that come late"
+    )
+    provisional: bool = option(
+        False, help="early estimates too: after 1 s of speech, then every --hop-ms"
+    )
+    hop_ms: int = option(500, metavar="MS", help="time between early estimates")
+    json: bool = option(
+        False, help="print one JSON object per event (runtime/event.schema.json describes it)"
+    )
     realtime: bool = option(False, help="pace a file like a live stream; the events stay the same")
     demo: bool = option(False, help="analyse the built-in clip")
+    list_devices: bool = option(False, help="list microphones and cameras and stop")
     list_models: bool = option(False, help="list the pretrained parts and stop")
     download: str | None = option(None, metavar="NAME", help="fetch a pretrained part and stop")
     version: bool = option(False, help="print the version and stop")
@@ -63,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DmdLiveError as error:
         print(f"dmd-live: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # while devices and models are being opened
         return 0
     except BrokenPipeError:  # `dmd-live ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,6 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     if options.version:
         print(f"dmd-live {__version__}")
+    elif options.list_devices:
+        from .sources.devices import listing
+
+        print(*listing(), sep="\n")
     elif options.list_models:
         print(*models.listing(), sep="\n")
     elif options.download is not None:
@@ -95,7 +119,6 @@ def _listen(options: Options) -> None:
     microphone = options.microphone
     if options.camera is not None and microphone is None and media is None:
         microphone = "default"
-    n_events = 0
     with EmotionStream(
         input=media,
         camera=options.camera,
@@ -104,12 +127,36 @@ def _listen(options: Options) -> None:
         stt=options.stt,
         stt_model=options.stt_model,
         realtime=options.realtime,
+        provisional=options.provisional,
+        hop_ms=options.hop_ms,
+        stt_wait_ms=options.stt_wait_ms,
+        av_offset_ms=options.av_offset_ms,
+        width=options.width,
+        height=options.height,
+        rate_hz=options.rate_hz,
     ) as stream:
-        for event in stream:
-            n_events += 1
-            print(event.to_json() if options.json else readable(event), flush=True)
-    if n_events == 0:
-        print("dmd-live: nobody spoke", file=sys.stderr)
+        try:
+            for event in stream:
+                print(event.to_json() if options.json else readable(event), flush=True)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+        if media is None:
+            _summary(stream.stats)
+        elif stream.stats["final"] == 0:
+            print("dmd-live: nobody spoke", file=sys.stderr)
+
+
+def _summary(stats: dict[str, Any]) -> None:
+    """What a live session was, on stderr."""
+    lost = ", ".join(f"{n} of {name}" for name, n in stats["dropped"].items() if n) or "none"
+    again = ", ".join(f"{name} {n}x" for name, n in stats["restarts"].items() if n) or "none"
+    print(
+        f"dmd-live: {stats['final']} utterances; packets dropped: {lost}; "
+        f"devices reopened: {again}",
+        file=sys.stderr,
+    )
+    for name, reason in stats["down"].items():
+        print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
 
 
 def readable(event: EmotionEvent) -> str:
@@ -119,8 +166,9 @@ def readable(event: EmotionEvent) -> str:
     """
     seen = "+".join(name for name, state in event.modalities.items() if state == "present")
     emotion = f"{event.emotion}?" if event.uncertain else event.emotion
+    emotion += " ..." if event.type == "provisional" else ""
     return (
-        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {emotion:<10} {event.confidence:4.0%}  "
+        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {emotion:<14} {event.confidence:4.0%}  "
         f"sentiment {event.sentiment:+.1f}  [{seen}]  {event.text or '(no words)'}"
     )
 

@@ -1,28 +1,41 @@
-"""The event that the runtime emits, and its JSON form."""
+"""The event that the runtime emits, and its JSON form (`event.schema.json`)."""
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from .features.spec import MODALITIES
 from .speech.base import Word
 
-__all__ = ["EmotionEvent"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent"]
+
+SCHEMA_VERSION = 1
+"""Rises when a field of an event's JSON changes its meaning or goes away."""
+SCHEMA = Path(__file__).parent / "event.schema.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionEvent:
     """The emotion of one utterance.
 
+    `type` is "provisional" while it goes on, "final" once. `utterance` counts from 1; `revision`
+    counts the provisional events of an utterance from 0, and is 0 in a final one. An utterance
+    whose words are too many for the model gives several final events, one after the other.
+
     Times are seconds on the source's clock. `sentiment` is in [-3, 3] (the MOSI scale);
-    `probabilities` sum to 1, `emotion` names the largest. `modalities` maps text, audio and vision
-    to "present" or to the reason of absence; `modality_sentiment` is each modality's own
-    prediction (None when absent), `modality_weight` its share in the fusion, which sum to 1.
-    `uncertain`: `confidence` is below what four right answers in five take, by the bundle's
-    validation data; better treat the emotion as unknown then. `latency_ms` is the time from the
-    last packet of the utterance to this event.
+    `probabilities` sum to 1. `emotion` names the largest, but a provisional one changes only when
+    another is clearly ahead. `uncertain`: `confidence` is below what four right answers in five
+    take, by the bundle's validation data; better treat the emotion as unknown then.
+    `modalities` maps text, audio and vision to "present" or to the reason of absence;
+    `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
+    share in the fusion, which sum to 1. `quality` notes what was wrong with sound and picture.
+    `latency_ms`, from the last packet of the utterance: `words` until they were known,
+    `inference`, and `total` until the event.
     """
 
     type: str
+    utterance: int
+    revision: int
     start_s: float
     end_s: float
     text: str
@@ -34,7 +47,8 @@ class EmotionEvent:
     modality_sentiment: dict[str, float | None]
     modality_weight: dict[str, float]
     modalities: dict[str, str]
-    latency_ms: float
+    quality: tuple[str, ...]
+    latency_ms: dict[str, float]
 
     @property
     def confidence(self) -> float:
@@ -45,7 +59,10 @@ class EmotionEvent:
         """One line of JSON; numbers rounded to what the sensors can support."""
         return json.dumps(
             {
+                "schema": SCHEMA_VERSION,
                 "type": self.type,
+                "utterance": self.utterance,
+                "revision": self.revision,
                 "start_s": round(self.start_s, 3),
                 "end_s": round(self.end_s, 3),
                 "text": self.text,
@@ -67,7 +84,8 @@ class EmotionEvent:
                 },
                 "modality_weight": {n: round(w, 4) for n, w in self.modality_weight.items()},
                 "modalities": {name: self.modalities[name] for name in MODALITIES},
-                "latency_ms": round(self.latency_ms, 1),
+                "quality": list(self.quality),
+                "latency_ms": {name: round(ms, 1) for name, ms in self.latency_ms.items()},
             },
             ensure_ascii=False,
         )

@@ -43,6 +43,13 @@ class Timeline:
         while self._samples[0][0] + len(self._samples[0][1]) < oldest:
             self._samples.popleft()
 
+    def restart_audio(self) -> None:
+        """Sound goes on after a gap: what was heard before it is dropped."""
+        self._features = AudioFeatures()
+        self._origin_s, self._n_samples = None, 0
+        self._samples.clear()
+        self._audio.clear()
+
     def add_vision(self, time_s: float, row: Float) -> None:
         """Append the (59,) row of a picture taken at `time_s`."""
         self._vision.append((time_s, row))

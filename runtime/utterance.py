@@ -25,6 +25,7 @@ class SegmenterConfig:
     hang_over_s: float = 0.6  # silence that ends an utterance
     min_speech_s: float = 0.2  # less voiced sound than this is a click or a cough
     pad_s: float = 0.15  # kept before and after: detectors cut soft onsets and endings
+    settle_s: float = 0.2  # silence after which an end is likely enough to prepare for it
     search_s: float = 6.0  # a too long utterance is cut at the best pause within its last seconds
 
 
@@ -63,6 +64,21 @@ class Segmenter:
             return self._cut()
         return None
 
+    @property
+    def speech(self) -> Segment | None:
+        """The utterance that is open, up to now; None between utterances."""
+        if self._open is None:
+            return None
+        return Segment(self._padded_start(), self._time(self._n))
+
+    @property
+    def likely(self) -> Segment | None:
+        """The segment that will be closed unless speech goes on; None while somebody speaks."""
+        silent = self._trailing_silence() if self._open is not None else 0
+        if silent * self._chunk_s < self._config.settle_s:
+            return None
+        return self._ending(len(self._probabilities) - silent)
+
     def flush(self) -> Segment | None:
         """The stream ended: close what is open."""
         if self._open is None:
@@ -71,6 +87,14 @@ class Segmenter:
 
     def _close(self, n_chunks: int) -> Segment | None:
         """End the utterance after its first `n_chunks`; too little speech is dropped."""
+        segment = self._ending(n_chunks)
+        self._open, self._probabilities = None, []
+        if segment is not None:
+            self._free_s = segment.end_s
+        return segment
+
+    def _ending(self, n_chunks: int) -> Segment | None:
+        """The utterance if it ends after its first `n_chunks`; None with too little speech."""
         assert self._open is not None
         voiced = sum(p >= self._config.close_below for p in self._probabilities[:n_chunks])
         start_s = self._padded_start()
@@ -78,10 +102,8 @@ class Segmenter:
             self._time(self._open + n_chunks) + self._config.pad_s,
             self._time(self._n),
         )
-        self._open, self._probabilities = None, []
         if voiced * self._chunk_s < self._config.min_speech_s:
             return None
-        self._free_s = end_s
         return Segment(start_s, end_s)
 
     def _cut(self) -> Segment:

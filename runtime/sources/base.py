@@ -38,8 +38,9 @@ Packet = AudioChunk | VideoFrame
 class Source(Protocol):
     """A context manager that opens a device or file on entry and releases it on exit.
 
-    `packets()` yields in order of time; both kinds share one clock in seconds. It ends when the
-    medium ends; it raises SourceError when the medium cannot be read any further.
+    `packets()` yields in order of time; both kinds share one clock in seconds. A live source may
+    yield None when nothing has come for a while. It ends when the medium ends; it raises
+    SourceError when the medium cannot be read any further.
     """
 
     @property
@@ -51,7 +52,7 @@ class Source(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[Packet | None]:
         """The packets in order of time."""
         ...
 

@@ -18,7 +18,11 @@ _CLOSE_S = 2.0
 
 
 class CameraSource:
-    """A camera: an index (0 or "0"), a device path, or an RTSP or HTTP address.
+    """A camera: an index (0 or "0"), a device path, an RTSP or HTTP address, or a GStreamer
+    pipeline that ends in `appsink` (Jetson's CSI cameras), where OpenCV was built with GStreamer.
+
+    `width`, `height` in pixels and `rate_hz` are asked of a local camera, which takes what is
+    nearest; None leaves its own.
 
     Frames are stamped with `time.monotonic()` when they are grabbed, before they are decoded; those
     that are not analysed are never decoded. Iterating blocks until the next frame, so a live
@@ -28,8 +32,16 @@ class CameraSource:
 
     modalities = frozenset({"vision"})
 
-    def __init__(self, camera: int | str) -> None:
+    def __init__(
+        self,
+        camera: int | str,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        rate_hz: float | None = None,
+    ) -> None:
         self._camera = int(camera) if str(camera).isdigit() else str(camera)
+        self._wanted = {"WIDTH": width, "HEIGHT": height, "FPS": rate_hz}
         self._capture: Any = None
         self._in_use = threading.Lock()  # releasing a capture that another thread reads crashes
         self._closed = False
@@ -41,6 +53,8 @@ class CameraSource:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         if isinstance(self._camera, int):
             self._capture = cv2.VideoCapture(self._camera)
+        elif "!" in self._camera:
+            self._capture = self._pipeline(cv2)
         else:
             timeouts = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
@@ -54,8 +68,20 @@ class CameraSource:
                 f"camera {self._camera}: cannot be opened; see `ls /dev/video*` for indices, check "
                 "the address, or whether another program holds it"
             )
+        for name, value in self._wanted.items():
+            if value is not None:
+                name = name if name == "FPS" else f"FRAME_{name}"
+                self._capture.set(getattr(cv2, f"CAP_PROP_{name}"), float(value))
         self._closed = False
         return self
+
+    def _pipeline(self, cv2: Any) -> Any:
+        if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+            raise SourceError(
+                "camera: this OpenCV was built without GStreamer; on a Jetson install its own "
+                "(apt install python3-opencv) into an environment made with --system-site-packages"
+            )
+        return cv2.VideoCapture(self._camera, cv2.CAP_GSTREAMER)
 
     def __exit__(self, *exc: object) -> None:
         self._closed = True
@@ -63,6 +89,7 @@ class CameraSource:
         if self._in_use.acquire(timeout=_CLOSE_S):
             if self._capture is not None:
                 self._capture.release()
+                self._capture = None
             self._in_use.release()
 
     def packets(self) -> Iterator[Packet]:
@@ -72,7 +99,7 @@ class CameraSource:
         sampler = FrameSampler()
         while True:
             with self._in_use:
-                if self._closed:
+                if self._closed or self._capture is None:
                     return
                 grabbed = self._capture.grab()
                 time_s = time.monotonic()

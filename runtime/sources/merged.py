@@ -1,4 +1,4 @@
-"""Several live sources as one: a thread for each, one bounded buffer."""
+"""Several live sources as one: a thread for each, one bounded buffer, devices that come back."""
 
 import threading
 from collections import deque
@@ -12,18 +12,22 @@ __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
 _JOIN_S = 2.0
+_TICK_S = 0.1
+_RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
 
 class MergedSource:
     """Live sources that share the clock of `time.monotonic()`.
 
     The buffer keeps 30 s of sound (then the oldest is lost) and the newest picture only;
-    `n_dropped` counts the packets lost, by modality. What a source raises is raised to the
+    `n_dropped` counts the packets lost, by modality. A source that fails is closed and opened again
+    after 0.5 s, then ever more rarely up to every 10 s; meanwhile `down` has the reason, by
+    modality, and `n_restarts` counts. Without `reopen`, what a source raises is raised to the
     consumer, after what was buffered before it.
     """
 
-    def __init__(self, *sources: Source) -> None:
-        self._sources = sources
+    def __init__(self, *sources: Source, reopen: bool = True) -> None:
+        self._sources, self._reopen = sources, reopen
         self._threads: list[threading.Thread] = []
         self._change = threading.Condition()
         self._sound: deque[AudioChunk] = deque()
@@ -31,7 +35,9 @@ class MergedSource:
         self._error: BaseException | None = None
         self._n_running = 0
         self._closed = False
+        self.down: dict[str, str] = {}
         self.n_dropped = {"audio": 0, "vision": 0}
+        self.n_restarts = {"audio": 0, "vision": 0}
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -66,27 +72,62 @@ class MergedSource:
             thread.join(_JOIN_S)
         self._threads = []
 
-    def packets(self) -> Iterator[Packet]:
-        """Packets as they come, sound and pictures that wait together in order of time."""
-        while (packet := self._next()) is not None:
-            yield packet
+    def packets(self) -> Iterator[Packet | None]:
+        """Packets as they come, sound and pictures that wait together in order of time; None when
+        nothing came for 0.1 s."""
+        while not self._ended():
+            yield self._next()
 
     def _read(self, source: Source) -> None:
-        """A thread: one source into the buffer, until it ends, fails or is closed."""
+        """A thread: one source into the buffer, until it ends or is closed."""
         error: BaseException | None = None
-        try:
-            for packet in source.packets():
-                with self._change:
-                    if self._closed:
-                        break
-                    self._put(packet)
-                    self._change.notify_all()
-        except Exception as raised:
-            error = raised
+        delay_s = _RETRY_S
+        is_open = True
+        while True:
+            try:
+                if not is_open:
+                    source.__enter__()
+                    is_open = True
+                for packet in source.packets():
+                    with self._change:
+                        if self._closed:
+                            break
+                        if packet is not None:
+                            self._put(packet)
+                        self._change.notify_all()
+                    self._is_back(source)
+                    delay_s = _RETRY_S
+                break
+            except Exception as raised:
+                error = raised
+            if not self._reopen or self._closed:
+                break
+            self._is_down(source, str(error))
+            source.__exit__(None, None, None)
+            is_open, error = False, None
+            with self._change:
+                if self._change.wait_for(lambda: self._closed, delay_s):
+                    break
+            delay_s = min(2.0 * delay_s, _RETRY_MAX_S)
         with self._change:
             self._n_running -= 1
             self._error = self._error or (None if self._closed else error)
             self._change.notify_all()
+        if self._closed and is_open:  # it may have been opened again while it was being closed
+            source.__exit__(None, None, None)
+
+    def _is_down(self, source: Source, reason: str) -> None:
+        with self._change:
+            for modality in source.modalities:
+                self.down[modality] = reason
+
+    def _is_back(self, source: Source) -> None:
+        if not self.down:
+            return
+        with self._change:
+            for modality in source.modalities & self.down.keys():
+                del self.down[modality]
+                self.n_restarts[modality] += 1
 
     def _put(self, packet: Packet) -> None:
         if isinstance(packet, VideoFrame):
@@ -99,20 +140,23 @@ class MergedSource:
             self._sound.popleft()
             self.n_dropped["audio"] += 1
 
+    def _ended(self) -> bool:
+        """Whether nothing is left and nothing will come. Raises what ended a source."""
+        with self._change:
+            if self._sound or self._picture is not None:
+                return False
+            if self._error is not None and not self._closed:
+                raise SourceError(str(self._error)) from self._error
+            return self._closed or self._n_running == 0
+
     def _next(self) -> Packet | None:
         with self._change:
-            while not self._sound and self._picture is None:
-                if self._closed:
-                    return None
-                if self._error is not None:
-                    raise SourceError(str(self._error)) from self._error
-                if self._n_running == 0:
-                    return None
-                self._change.wait()
+            if not self._sound and self._picture is None:
+                self._change.wait(_TICK_S)
             picture = self._picture
             if picture is not None and not (
                 self._sound and self._sound[0].start_s < picture.time_s
             ):
                 self._picture = None
                 return picture
-            return self._sound.popleft()
+            return self._sound.popleft() if self._sound else None

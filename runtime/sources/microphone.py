@@ -33,9 +33,7 @@ class MicrophoneSource:
     def __init__(self, name: str = "default") -> None:
         self._name = name
         self._stream: Any = None
-        self._blocks: queue.Queue[NDArray[np.float32] | None] = queue.Queue(
-            round(_BUFFER_S / _BLOCK_S)
-        )
+        self._blocks: queue.Queue[NDArray[np.float32] | None] = queue.Queue()
         self._start_s: float | None = None
         self._n_lost = 0
         self.n_dropped = 0
@@ -48,6 +46,8 @@ class MicrophoneSource:
                 f"microphone: PortAudio is not installed ({error}); on Debian or Ubuntu run: "
                 "sudo apt install libportaudio2"
             ) from error
+        self._start_s, self._n_lost = None, 0
+        self._blocks = queue.Queue(round(_BUFFER_S / _BLOCK_S))
         device: int | str | None = None if self._name == "default" else self._name
         if self._name.isdigit():
             device = int(self._name)
@@ -64,9 +64,10 @@ class MicrophoneSource:
             )
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
+            self.__exit__()
             reason = str(error).splitlines()[0]
             raise SourceError(
-                f"microphone {self._name!r}: {reason}; `python -m sounddevice` lists the devices"
+                f"microphone {self._name!r}: {reason}; `dmd-live --list-devices` lists them"
             ) from error
         return self
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-KEYS = ["type", "start_s", "end_s", "text", "words", "sentiment", "emotion", "uncertain",
-        "probabilities", "modality_sentiment", "modality_weight", "modalities",
-        "latency_ms"]  # fmt: skip
+from runtime.schemas import SCHEMA
+
+KEYS = json.loads(SCHEMA.read_text(encoding="utf-8"))["required"]
 
 
 def dmd_live(root: Path, *args: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
