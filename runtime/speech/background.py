@@ -85,20 +85,14 @@ class _Job:
 class Background:
     """Transcribes in a thread of its own; a recogniser that fails or hangs is replaced.
 
-    `reopen` makes another recogniser. One that is at the same segment for `stuck_s` is abandoned
-    with its thread when the next one is asked for.
+    `reopen` makes another recogniser. One that is at the same segment for 10 s is abandoned with
+    its thread when the next one is asked for.
     """
 
     anticipates = True
 
-    def __init__(
-        self,
-        recogniser: SpeechToText,
-        reopen: Callable[[], SpeechToText | None],
-        *,
-        stuck_s: float = _STUCK_S,
-    ) -> None:
-        self._reopen, self._stuck_s = reopen, stuck_s
+    def __init__(self, recogniser: SpeechToText, reopen: Callable[[], SpeechToText | None]) -> None:
+        self._reopen = reopen
         self._change = threading.Condition()
         self._jobs: list[_Job] = []
         self._answers: dict[Segment, Answer] = {}
@@ -121,9 +115,7 @@ class Background:
                     job.final |= final and job.segment == segment
             else:
                 self._jobs.append(_Job(segment, samples, final))
-            stuck = self._current is not None and (
-                time.monotonic() - self._busy_since > self._stuck_s
-            )
+            stuck = self._current is not None and (time.monotonic() - self._busy_since > _STUCK_S)
             if stuck or not self._thread.is_alive():
                 self.n_restarts += 1
                 self._current = None

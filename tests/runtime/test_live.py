@@ -1,0 +1,420 @@
+"""`EmotionStream` on real speech: readers, faults, provisional events. Devices are scripted."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from runtime import live
+from runtime.errors import SourceError, SpeechError, UsageError
+from runtime.live import EmotionStream
+from runtime.schemas import SCHEMA, EmotionEvent
+from runtime.sources.base import AudioChunk, Packet, VideoFrame
+from runtime.sources.file import FileSource
+from runtime.sources.merged import MergedSource
+from runtime.speech import open_recogniser
+from runtime.speech.base import Word
+from runtime.utterance import Segment
+
+PATIENT = 60_000  # ms: words come late here, for the script plays faster than people speak
+
+
+@pytest.fixture(scope="module")
+def packets(demo: Path) -> list[Packet]:
+    """The demo clip: two spoken sentences and a face."""
+    with FileSource(demo) as source:
+        return list(source.packets())
+
+
+@pytest.fixture(scope="module")
+def offline(demo: Path) -> list[EmotionEvent]:
+    with EmotionStream(input=demo) as stream:
+        return list(stream)
+
+
+class Script:
+    """A live source that plays packets, at once or at their time."""
+
+    def __init__(self, packets: list[Packet], *, paced: bool = False) -> None:
+        self.modalities = frozenset({"audio", "vision"})
+        self._packets, self._paced = packets, paced
+
+    def __enter__(self) -> "Script":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def packets(self) -> Iterator[Packet]:
+        begun = time.monotonic()
+        for packet in self._packets:
+            if self._paced:
+                end_s = packet.time_s if isinstance(packet, VideoFrame) else packet.start_s + 0.1
+                time.sleep(max(0.0, begun + end_s - time.monotonic()))
+            yield packet
+
+
+def said(events: list[EmotionEvent]) -> list[tuple[object, ...]]:
+    """What must be equal however fast the packets came."""
+    return [(e.start_s, e.end_s, e.text, e.probabilities, e.sentiment, e.modalities)
+            for e in events if e.type == "final"]  # fmt: skip
+
+
+def no_threads_left() -> bool:
+    return not [t for t in threading.enumerate() if t.name.startswith("dmd-live")]
+
+
+def test_a_live_stream_gives_the_finals_of_the_file(
+    packets: list[Packet], offline: list[EmotionEvent]
+) -> None:
+    source = Script(packets, paced=True)
+    ended: dict[int, float] = {}
+    with EmotionStream(source=source, provisional=True) as stream:
+        begun = time.monotonic()
+        events = []
+        for event in stream:
+            events.append(event)
+            ended[len(events) - 1] = time.monotonic() - begun
+    assert said(events) == said(offline)
+    for number, final in enumerate([e for e in events if e.type == "final"], 1):
+        early = [e for e in events if e.utterance == number and e.type == "provisional"]
+        assert [e.revision for e in early] == list(range(len(early)))
+        assert len(early) >= 3
+        assert early[0].end_s - early[0].start_s < 1.2
+        assert early[-1].words  # some words are known before the end
+        assert final.latency_ms["total"] < 2_000
+        assert ended[events.index(final)] > ended[events.index(early[-1])]
+    assert no_threads_left()
+
+
+def test_every_event_is_as_the_schema_says(packets: list[Packet]) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    source = Script(packets)
+    with EmotionStream(source=source, provisional=True, stt_wait_ms=PATIENT) as stream:
+        events = list(stream)
+    assert {event.type for event in events} == {"provisional", "final"}
+    for event in events:
+        line = json.loads(event.to_json())
+        jsonschema.validate(line, schema)
+        assert list(line) == schema["required"]
+    broken = {**line, "emotion": None}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_labels_are_steady(packets: list[Packet]) -> None:
+    with EmotionStream(
+        source=Script(packets), provisional=True, hop_ms=100, stt_wait_ms=PATIENT
+    ) as stream:
+        seen: list[EmotionEvent] = []
+        stream.on_event(seen.append)
+        list(stream)
+    early = [e for e in seen if e.type == "provisional"]
+    assert len(early) > 20
+    for before, after in pairwise(early):
+        if before.utterance == after.utterance and before.emotion != after.emotion:
+            assert after.confidence > after.probabilities[before.emotion] + 0.1
+
+
+def test_every_reader_gets_every_final_at_its_own_pace(packets: list[Packet]) -> None:
+    slow: list[EmotionEvent] = []
+    with EmotionStream(source=Script(packets), provisional=True, stt_wait_ms=PATIENT) as stream:
+
+        def read_slowly() -> None:
+            for event in stream:
+                time.sleep(0.3)
+                slow.append(event)
+
+        reader = threading.Thread(target=read_slowly)
+        reader.start()
+        quick = list(stream)
+        late = list(stream)  # all has been said by now
+        reader.join(20)
+    finals = [e for e in quick if e.type == "final"]
+    assert len(finals) == 2
+    assert [e for e in slow if e.type == "final"] == finals
+    assert late == finals
+    assert stream.latest() == finals[-1]
+    assert stream.stats["final"] == 2
+    assert stream.stats["provisional"] >= len(quick) - 2
+
+
+def test_asyncio(packets: list[Packet]) -> None:
+    async def run() -> tuple[list[EmotionEvent], int]:
+        n_turns = 0
+
+        async def live_on() -> None:
+            nonlocal n_turns
+            while True:
+                await asyncio.sleep(0.01)
+                n_turns += 1
+
+        other = asyncio.create_task(live_on())
+        async with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+            events = [event async for event in stream]
+        other.cancel()
+        return events, n_turns
+
+    events, n_turns = asyncio.run(run())
+    assert len(events) == 2
+    assert n_turns > 20  # the event loop was never held up
+    assert no_threads_left()
+
+
+def test_a_callback_that_throws_ends_nothing(
+    packets: list[Packet], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: EmotionEvent) -> None:
+        raise RuntimeError("robot fell over")
+
+    got: list[EmotionEvent] = []
+    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+        stream.on_event(fail)
+        take_back = stream.on_event(got.append)
+        first = next(iter(stream))
+        take_back()
+        events = list(stream)
+    assert len(events) == 2
+    assert first in got
+    assert stream.stats["callback_errors"] == 2
+    assert "robot fell over" in caplog.text
+
+
+def test_closing_from_anywhere_ends_the_loop(packets: list[Packet]) -> None:
+    with EmotionStream(source=Script(packets, paced=True)) as stream:
+        threading.Timer(0.5, stream.close).start()
+        begun = time.monotonic()
+        assert list(stream) == []
+        assert time.monotonic() - begun < 2.5
+        stream.close()
+    assert no_threads_left()
+    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+        stream.on_event(lambda event: stream.close())
+        assert len(list(stream)) == 1
+    time.sleep(0.1)
+    assert no_threads_left()
+
+
+def test_streams_live_side_by_side(packets: list[Packet]) -> None:
+    with (
+        EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as one,
+        EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as two,
+    ):
+        assert said(list(one)) == said(list(two))
+    with pytest.raises(UsageError, match="another"), one:
+        pass
+
+
+def test_what_breaks_a_source_of_ones_own_is_raised(packets: list[Packet]) -> None:
+    class Broken(Script):
+        def packets(self) -> Iterator[Packet]:
+            yield from super().packets()
+            raise SourceError("the topic is gone")
+
+    with EmotionStream(source=Broken(packets), stt_wait_ms=PATIENT) as stream:
+        events: list[EmotionEvent] = []
+        with pytest.raises(SourceError, match="the topic is gone"):
+            events.extend(stream)
+    assert len(events) == 2
+
+
+class Recogniser:
+    """Does what it is told with each utterance, or recognises it."""
+
+    def __init__(self, *acts: Callable[[], None]) -> None:
+        self.name = "script"
+        self._acts, self._real = list(acts), open_recogniser("moonshine")
+
+    def transcribe(self, samples: np.ndarray, start_s: float) -> tuple[Word, ...]:
+        if self._acts:
+            self._acts.pop(0)()
+        assert self._real is not None
+        return self._real.transcribe(samples, start_s)
+
+    def close(self) -> None:
+        pass
+
+
+def crash() -> None:
+    raise SpeechError("out of memory")
+
+
+@pytest.fixture
+def recognisers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recogniser], list[Recogniser]]:
+    """Makes the stream open the given recogniser first, and good ones after it."""
+
+    def install(first: Recogniser) -> list[Recogniser]:
+        opened: list[Recogniser] = []
+
+        def reopen(stt: str, model: Path | None) -> Recogniser:
+            opened.append(Recogniser() if opened else first)
+            return opened[-1]
+
+        monkeypatch.setattr(live, "open_recogniser", reopen)
+        return opened
+
+    return install
+
+
+@pytest.mark.parametrize("error", [SpeechError("out of memory"), ValueError("bad alignment")])
+def test_a_recogniser_that_crashes_is_replaced(
+    packets: list[Packet],
+    recognisers: Callable[[Recogniser], list[Recogniser]],
+    error: Exception,
+) -> None:
+    def fail() -> None:
+        raise error
+
+    # Both of the first utterance: the anticipated transcription and, if it differs, the final one.
+    opened = recognisers(Recogniser(fail))
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=4_000) as stream:
+        first, second = stream
+    assert str(error) in first.modalities["text"]
+    assert first.modalities["audio"] == first.modalities["vision"] == "present"
+    assert second.modalities["text"] == "present"
+    assert second.words
+    assert len(opened) == 2
+
+
+def test_words_that_come_too_late_are_left_out(
+    packets: list[Packet], recognisers: Callable[[Recogniser], list[Recogniser]]
+) -> None:
+    recognisers(Recogniser(lambda: time.sleep(1.5)))
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=300) as stream:
+        first, second = stream
+    assert first.modalities["text"] == "words came too late"
+    assert 300 <= first.latency_ms["words"] < 600
+    assert second.modalities["text"] == "present"
+
+
+def test_a_recogniser_that_hangs_is_replaced(
+    packets: list[Packet],
+    recognisers: Callable[[Recogniser], list[Recogniser]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forever = threading.Event()
+    opened = recognisers(Recogniser(lambda: forever.wait(30) and None))
+    monkeypatch.setattr("runtime.speech.background._STUCK_S", 1.0)
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=500) as stream:
+        first, second = stream
+        assert stream.stats["speech_restarts"] == 1
+    forever.set()
+    assert first.modalities["text"] == "words came too late"
+    assert second.modalities["text"] == "present"
+    assert len(opened) == 2
+
+
+def test_speech_goes_on_after_a_gap_in_the_sound(
+    packets: list[Packet], offline: list[EmotionEvent]
+) -> None:
+    """The microphone dies in the middle of the first sentence and comes back after a minute."""
+    moved: list[Packet] = []
+    for packet in packets:
+        at_s = packet.time_s if isinstance(packet, VideoFrame) else packet.start_s
+        if at_s < 3.0:
+            moved.append(packet)
+        elif at_s >= 6.5 and isinstance(packet, VideoFrame):
+            moved.append(VideoFrame(time_s=at_s + 60.0, rgb=packet.rgb))
+        elif at_s >= 6.5 and isinstance(packet, AudioChunk):
+            moved.append(AudioChunk(start_s=at_s + 60.0, samples=packet.samples))
+    with EmotionStream(source=Script(moved), stt_wait_ms=PATIENT) as stream:
+        first, second = stream
+    assert first.end_s < 3.2
+    assert second.start_s == pytest.approx(offline[1].start_s + 60.0, abs=0.1)
+    assert second.text == offline[1].text
+    assert set(second.modalities.values()) == {"present"}
+
+
+def test_a_camera_that_fails_is_told_and_reopened(packets: list[Packet]) -> None:
+    sound = [p for p in packets if isinstance(p, AudioChunk)]
+    pictures = [p for p in packets if isinstance(p, VideoFrame)]
+
+    class Heard(Script):
+        def __init__(self) -> None:
+            super().__init__(list(sound), paced=True)
+            self.modalities = frozenset({"audio"})
+
+    class Seen(Script):
+        """Breaks at once, and is back, where the clip then is, after 6.5 s."""
+
+        begun = 0.0
+
+        def __init__(self) -> None:
+            super().__init__([])
+            self.modalities = frozenset({"vision"})
+
+        def __enter__(self) -> "Seen":
+            self.begun = self.begun or time.monotonic()
+            if 0.1 < time.monotonic() - self.begun < 6.5:
+                raise SourceError("camera 0: unplugged")
+            return self
+
+        def packets(self) -> Iterator[Packet]:
+            if time.monotonic() - self.begun < 0.1:
+                raise SourceError("camera 0: no more frames")
+            for picture in pictures:
+                wait_s = self.begun + picture.time_s - time.monotonic()
+                if wait_s > 0.0:
+                    time.sleep(wait_s)
+                    yield picture
+
+    with EmotionStream(source=MergedSource(Seen(), Heard())) as stream:
+        first, second = stream
+        assert stream.stats["restarts"] == {"audio": 0, "vision": 1}
+    assert first.modalities == {
+        "text": "present", "audio": "present", "vision": "camera 0: unplugged"
+    }  # fmt: skip
+    assert second.modalities["vision"] == "present"
+
+
+def test_bad_sound_and_pictures_are_noted(packets: list[Packet]) -> None:
+    dark = [
+        VideoFrame(time_s=p.time_s, rgb=np.zeros_like(p.rgb))
+        if isinstance(p, VideoFrame)
+        else AudioChunk(start_s=p.start_s, samples=np.clip(30 * p.samples, -1, 1))
+        for p in packets
+    ]
+    with EmotionStream(source=Script(dark), stt_wait_ms=PATIENT) as stream:
+        first = next(iter(stream))
+    assert first.quality == ("sound is clipped", "picture is dark", "picture is frozen")
+    assert first.modalities["vision"] == "no face in view"
+    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+        assert next(iter(stream)).quality == ()
+
+
+def test_opening_and_closing_leaks_nothing(packets: list[Packet]) -> None:
+    def n_handles() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("file handles are counted on Linux only")
+    counts = []
+    for _ in range(6):
+        with EmotionStream(source=Script(packets[:20])) as stream:
+            list(stream)
+        counts.append((n_handles(), threading.active_count()))
+    assert counts[-1] == counts[1]
+
+
+def test_a_segment_that_is_likely_is_the_one_that_closes() -> None:
+    from runtime.utterance import Segmenter
+
+    segmenter = Segmenter(0.032, 0.0)
+    likely: list[Segment] = []
+    closed = None
+    for probability in [0.0] * 10 + [0.9] * 40 + [0.1] * 30:
+        closed = segmenter.push(probability)
+        if segmenter.likely is not None:
+            likely.append(segmenter.likely)
+        if closed is not None:
+            break
+    assert len(likely) > 5
+    assert set(likely) == {closed}
