@@ -301,7 +301,12 @@ def test_a_recogniser_that_hangs_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     forever = threading.Event()
-    opened = recognisers(Recogniser(lambda: forever.wait(30) and None))
+
+    def hang() -> None:
+        forever.wait(30)
+        crash()
+
+    opened = recognisers(Recogniser(hang))
     monkeypatch.setattr("runtime.speech.background._STUCK_S", 1.0)
     with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=500) as stream:
         first, second = stream
