@@ -127,7 +127,8 @@ def _listen(options: Options) -> None:
         stt=options.stt,
         stt_model=options.stt_model,
         realtime=options.realtime,
-        provisional=options.provisional,
+        # The panel of a live terminal shows them; lines would flood it.
+        provisional=options.provisional or (media is None and _on_screen(options)),
         hop_ms=options.hop_ms,
         stt_wait_ms=options.stt_wait_ms,
         av_offset_ms=options.av_offset_ms,
@@ -136,14 +137,31 @@ def _listen(options: Options) -> None:
         rate_hz=options.rate_hz,
     ) as stream:
         try:
-            for event in stream:
-                print(event.to_json() if options.json else readable(event), flush=True)
+            _show(stream, as_json=options.json, on_screen=media is None and _on_screen(options))
         except KeyboardInterrupt:
             print(file=sys.stderr)
         if media is None:
             _summary(stream.stats)
         elif stream.stats["final"] == 0:
             print("dmd-live: nobody spoke", file=sys.stderr)
+
+
+def _on_screen(options: Options) -> bool:
+    """Whether a person looks on."""
+    return sys.stdout.isatty() and not options.json
+
+
+def _show(stream: EmotionStream, *, as_json: bool, on_screen: bool) -> None:
+    """Every event: a line each, or one panel that changes when a person looks on."""
+    if on_screen:
+        from .terminal import View
+
+        with View(readable, lambda: stream.stats) as view:
+            for event in stream:
+                view.show(event)
+        return
+    for event in stream:
+        print(event.to_json() if as_json else readable(event), flush=True)
 
 
 def _summary(stats: dict[str, Any]) -> None:

@@ -186,6 +186,11 @@ class EmotionStream:
             return self._log[-1][1] if self._log else None
 
     @property
+    def ended(self) -> bool:
+        """Whether the medium has ended, or the stream has been closed: no event will come."""
+        return self._ended
+
+    @property
     def stats(self) -> dict[str, Any]:
         """Events so far, packets dropped and devices reopened, by modality, and what is down."""
         with self._change:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TOP = {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "train", "export", "runtime", "tests",
-       "configs", "check", ".ci", ".gitignore"}  # fmt: skip
+       "configs", "examples", "check", ".ci", ".gitignore"}  # fmt: skip
 # In every program that starts below: any name looked up or any connection opened ends it.
 NO_NETWORK = """
 import sys
@@ -119,6 +119,27 @@ def test_the_refusal_of_connections_works(root: Path) -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 1
     assert "socket.getaddrinfo" in out.stderr
+
+
+def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "dmd_live").symlink_to(root / "runtime")
+    names = sorted(path.name for path in (root / "examples").glob("*.py"))
+    assert names == ["asyncio_app.py", "control_loop.py", "frame_source.py"]
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, root / "examples" / name, demo],
+            env={"PATH": "", "PYTHONPATH": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    }
+    for name, process in running.items():
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == 0, err
+        wanted = r"^face: " if name == "control_loop.py" else r"%: .*amiable himself"
+        assert re.search(wanted, out, re.MULTILINE), (name, out)
 
 
 @pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])

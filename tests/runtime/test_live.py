@@ -1,10 +1,12 @@
 """`EmotionStream` on real speech: readers, faults, provisional events. Devices are scripted."""
 
 import asyncio
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -423,3 +425,21 @@ def test_a_segment_that_is_likely_is_the_one_that_closes() -> None:
             break
     assert len(likely) > 5
     assert set(likely) == {closed}
+
+
+def test_the_terminal_shows_words_bars_and_what_is_missing(offline: list[EmotionEvent]) -> None:
+    from rich.console import Console
+
+    from runtime.cli import readable
+    from runtime.terminal import View
+
+    event = replace(
+        offline[0], modalities={**offline[0].modalities, "vision": "camera 0: unplugged"}
+    )
+    view = View(readable, lambda: {"dropped": {"audio": 0, "vision": 3}})
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(view.panel(event))
+    shown = console.export_text()
+    for wanted in (*event.text.split(), *event.probabilities, "vision: camera 0: unplugged",
+                   "3 vision", f"{event.confidence:.0%}"):  # fmt: skip
+        assert wanted in shown
