@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from runtime.features.spec import MODALITIES
 
 from .config import OptimConfig
+from .data.corpora import EMOTIONS, NEUTRAL
 from .losses import Losses, TrainingDMD
 from .metrics import emotion_metrics, sentiment_metrics
 from .models.dmd import DMD
@@ -99,7 +100,7 @@ def train_epoch(
 
 def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
     """Modality dropout: with probability `rate`, a sample that has all three modalities keeps a
-    random non-empty proper subset of them."""
+    random non-empty proper subset of them. Its label is then what is left of it (`_left`)."""
     out = dict(batch)
     masks = [batch[f"{m}_mask"] for m in MODALITIES]
     complete = torch.stack([mask.any(dim=1) for mask in masks], dim=1).all(dim=1).numpy()
@@ -107,7 +108,24 @@ def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
     kept = np.where(chosen, rng.integers(1, 7, len(complete)), 7)  # bits of the subset
     for k, (m, mask) in enumerate(zip(MODALITIES, masks, strict=True)):
         out[f"{m}_mask"] = mask & torch.from_numpy(kept >> k & 1 > 0)[:, None]
+    if "shown" in batch:
+        visible = torch.from_numpy(kept[:, None] >> np.arange(3) & 1 > 0)
+        out["emotion"] = _left(batch["emotion"], batch["shown"], visible)
+        # Weak labels, made of the emotion: none where that has changed.
+        changed = out["emotion"] != batch["emotion"]
+        out["sentiment"] = batch["sentiment"].masked_fill(changed, float("nan"))
     return out
+
+
+def _left(emotion: Tensor, shown: Tensor, visible: Tensor) -> Tensor:
+    """(B,) labels of what can be told from the `visible` (B, 3) modalities, which show `shown`
+    (B, 3): what all of them show, or all that are not neutral; else `emotion`, that of the whole.
+    """
+    telling = visible & (shown != NEUTRAL)
+    telling = torch.where(telling.any(dim=1, keepdim=True), telling, visible)
+    low = shown.masked_fill(~telling, len(EMOTIONS)).amin(dim=1)
+    high = shown.masked_fill(~telling, -1).amax(dim=1)
+    return torch.where(low == high, low, emotion)
 
 
 def keep(batch: Batch, modalities: Sequence[str]) -> Batch:

@@ -85,19 +85,22 @@ class TrainingDMD(nn.Module):
         hetero_repr = torch.stack([refined for _, _, refined in heads], dim=1)  # (B, 3, 2 d)
         common_outputs, _, _ = self.common_head((homo * present[..., None]).flatten(1))
         everywhere = torch.ones_like(present[:, 0])
+        emotion = batch["emotion"][:, None]
+        shown = batch.get("shown", emotion.expand(-1, len(MODALITIES)))
+        agree = present & (shown == emotion)  # what contradicts the rest is not drawn to it
         terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}
         if self.dmd.config.common_branch:
             terms["task_common"] = task_loss(common_outputs, batch, everywhere, config)
-            terms |= _task_losses("homo", homo_outputs, batch, present, config)
-        terms |= _task_losses("hetero", hetero_outputs, batch, present, config)
+            terms |= _task_losses("homo", homo_outputs, batch, shown, present, config)
+        terms |= _task_losses("hetero", hetero_outputs, batch, shown, present, config)
         if config.decoupling:
-            terms |= self._decoupling(features, homo, batch)
+            terms |= self._decoupling(features, homo, batch, agree)
         for space, used, unit, inputs in (
             ("homo", config.homo_gd, self.homo_gd, (homo_outputs, homo_repr)),
             ("hetero", config.hetero_gd, self.hetero_gd, (hetero_outputs, hetero_repr)),
         ):
             if used:
-                distilled = unit(*inputs, present)
+                distilled = unit(*inputs, agree)
                 terms[f"distil_{space}"] = distilled.loss
                 terms[f"edges_{space}"] = distilled.regularisation
         if taught is not None:
@@ -105,7 +108,7 @@ class TrainingDMD(nn.Module):
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
 
     def _decoupling(
-        self, features: Features, homo: Tensor, batch: dict[str, Tensor]
+        self, features: Features, homo: Tensor, batch: dict[str, Tensor], agree: Tensor
     ) -> dict[str, Tensor]:
         """Reconstruction, cycle, orthogonality and margin terms (paper eq. 1 to 4)."""
         here = {m: features.present[:, k, None] for k, m in enumerate(MODALITIES)}
@@ -125,7 +128,7 @@ class TrainingDMD(nn.Module):
         }
         if self.config.use_margin:
             label, margin = margin_labels(batch, self.config.margin)
-            terms["margin"] = margin_loss(homo, label, features.present, margin)
+            terms["margin"] = margin_loss(homo, label, agree, margin)
         return terms
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -151,13 +154,24 @@ class TrainingDMD(nn.Module):
 
 
 def _task_losses(
-    space: str, outputs: Tensor, batch: dict[str, Tensor], present: Tensor, config: LossConfig
+    space: str,
+    outputs: Tensor,
+    batch: dict[str, Tensor],
+    shown: Tensor,
+    present: Tensor,
+    config: LossConfig,
 ) -> dict[str, Tensor]:
-    """The task loss of each modality's own outputs (B, 3, n), where it is present."""
-    return {
-        f"task_{space}_{m}": task_loss(outputs[:, k], batch, present[:, k], config)
-        for k, m in enumerate(MODALITIES)
-    }
+    """The task loss of each modality's own outputs (B, 3, n) against what it shows, `shown` (B, 3),
+    where it is present."""
+    terms = {}
+    for k, m in enumerate(MODALITIES):
+        other = shown[:, k] != batch["emotion"]
+        own = {
+            "emotion": shown[:, k],
+            "sentiment": batch["sentiment"].masked_fill(other, float("nan")),
+        }
+        terms[f"task_{space}_{m}"] = task_loss(outputs[:, k], own, present[:, k], config)
+    return terms
 
 
 def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:

@@ -19,7 +19,7 @@ from train.data.compose import Composer, change_gain, moving_face
 from train.data.corpora import EMOTIONS, DataError
 from train.data.open import compose
 from train.data.prototypes import prototypes
-from train.data.utterance import collate
+from train.data.utterance import Utterance, collate
 from train.loop import hide
 from train.prepare import Features, decode_audio, prepare
 
@@ -273,6 +273,33 @@ def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
     assert 0.68 < said["same"] / 600 < 0.84
     assert 0.07 < said["neutral"] / 600 < 0.2
     assert 0.05 < said["other"] / 600 < 0.15
+
+
+def test_what_is_left_of_an_utterance_has_its_own_label() -> None:
+    happy, angry, neutral = (EMOTIONS.index(e) for e in ("happiness", "anger", "neutral"))
+    shown = [(neutral, happy, neutral), (happy, happy, angry), (happy, happy, happy)]
+    labels = [happy, happy, happy]
+    utterances = [
+        Utterance(
+            text=np.arange(1, 4),
+            audio=np.ones((6, SPEC.audio_dim), np.float32),
+            vision=np.ones((6, SPEC.vision_dim), np.float32),
+            emotion=labels[k % 3],
+            sentiment=1.0,
+            shown=shown[k % 3],
+        )
+        for k in range(300)
+    ]
+    batch = hide(collate(utterances), 1.0, np.random.default_rng(0))
+    present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+    for k in range(300):
+        seen = {e for e, here in zip(shown[k % 3], present[k].tolist(), strict=True) if here}
+        wanted = {happy, angry} if {happy, angry} <= seen else seen - {neutral} or seen
+        label = int(batch["emotion"][k])
+        assert label in wanted
+        if len(wanted) == 2:
+            assert label == happy  # the whole, where what is left contradicts itself
+        assert bool(batch["sentiment"][k].isnan()) == (label != happy)
 
 
 def test_emotions_that_nobody_voices_lack_audio(tokenizer_json: Path) -> None:

@@ -112,6 +112,20 @@ def test_any_subset_gives_a_valid_prediction(model: TrainingDMD, subset: tuple[s
         assert bool(own[:, k].any()) == (m in subset)
 
 
+def test_each_modality_learns_what_it_shows_itself(model: TrainingDMD) -> None:
+    model.eval()
+    usual = batch()
+    plain = model(usual).terms
+    whole = {**usual, "shown": usual["emotion"][:, None].repeat(1, 3)}
+    for name, term in model(whole).terms.items():
+        torch.testing.assert_close(term, plain[name])
+    torn = {**whole, "shown": whole["shown"].clone()}
+    torn["shown"][:, 1] = (usual["emotion"] + 1) % N_EMOTIONS
+    changed = {name for name, term in model(torn).terms.items() if not term.equal(plain[name])}
+    assert {"task_homo_audio", "task_hetero_audio", "margin", "distil_homo"} <= changed
+    assert not {"task_fused", "task_homo_text", "task_hetero_vision", "reconstruction"} & changed
+
+
 def test_every_subset_has_a_temperature_of_its_own(model: TrainingDMD) -> None:
     model.eval()
     whole = batch()

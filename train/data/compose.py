@@ -19,7 +19,7 @@ from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
 
-from .corpora import EMOTIONS, DataError, Recording, Text
+from .corpora import EMOTIONS, NEUTRAL, DataError, Recording, Text
 from .spoken import Spoken
 from .utterance import Utterance
 
@@ -28,7 +28,6 @@ __all__ = ["Composer", "augment_audio", "change_gain", "moving_face"]
 Float = NDArray[np.float32]
 Rng = np.random.Generator
 
-_NEUTRAL = EMOTIONS.index("neutral")
 _COLUMN = {name: k for k, name in enumerate(SPEC.blendshapes)}
 _PLEASANTNESS = {"anger": -1, "disgust": -1, "fear": -1, "happiness": 1, "neutral": 0,
                  "sadness": -1, "surprise": 0}  # fmt: skip
@@ -94,6 +93,11 @@ class Composer:
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
         self._voices = _by_split_and_emotion(features.voices)
+        self._training_voices: dict[int, dict[str, list[Float]]] = defaultdict(dict)
+        for recording, rows in features.voices:
+            if recording.split == "train":
+                by_corpus = self._training_voices[recording.emotion]
+                by_corpus.setdefault(recording.corpus, []).append(rows)
         self._faces = _by_split_and_emotion(features.faces)
         seen = [row for r, row in features.faces if r.split == "train"]
         self._resting = (
@@ -116,7 +120,7 @@ class Composer:
             "n_texts_without_words": self.n_wordless,
             "n_pictures_without_face": self._n_faceless,
             "without_voice": [EMOTIONS[e] for e in self._lacking(self._voices)],
-            "without_face": [EMOTIONS[e] for e in self._lacking(self._faces) if e != _NEUTRAL],
+            "without_face": [EMOTIONS[e] for e in self._lacking(self._faces) if e != NEUTRAL],
         }
 
     def training(self, epoch: int, index: int) -> Utterance:
@@ -213,9 +217,9 @@ class Composer:
         shown = dict.fromkeys(MODALITIES, emotion)
         kind = rng.random()
         if kind < self._config.neutral_share:
-            if emotion != _NEUTRAL:
+            if emotion != NEUTRAL:
                 for m in rng.choice(MODALITIES, int(rng.integers(1, 3)), replace=False):
-                    shown[m] = _NEUTRAL
+                    shown[m] = NEUTRAL
         elif kind < self._config.neutral_share + self._config.conflict_share:
             others = [e for e in range(len(EMOTIONS)) if e != emotion]
             shown[str(rng.choice(MODALITIES))] = int(rng.choice(others))
@@ -240,13 +244,14 @@ class Composer:
             vision=self._face(rng, split, shown["vision"], max(n_rows, 4), augment=augment),
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
+            shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
     def _alone(self, rng: Rng, modality: str) -> Utterance:
         """A training voice or face of an emotion, all of them equally often."""
         lacking = self._lacking(self._voices if modality == "audio" else self._faces)
         if modality == "vision":
-            lacking = [e for e in lacking if e != _NEUTRAL]
+            lacking = [e for e in lacking if e != NEUTRAL]
         emotion = int(rng.choice([e for e in range(len(EMOTIONS)) if e not in lacking]))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
@@ -266,12 +271,14 @@ class Composer:
         found = self._voices[split, emotion]
         if not found:
             return _nothing()[0]
+        if augment:  # corpora equally often: the smaller one is not drowned
+            found = _pick(rng, list(self._training_voices[emotion].values()))
         rows = _pick(rng, found)
         return augment_audio(rng, rows) if augment else rows
 
     def _face(self, rng: Rng, split: str, emotion: int, n_rows: int, *, augment: bool) -> Float:
         # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
-        neutral = emotion == _NEUTRAL
+        neutral = emotion == NEUTRAL
         known = [e for e in _expressive() if self._faces[split, e]]
         if not known or not (neutral or emotion in known):
             return _nothing()[1]
@@ -476,7 +483,7 @@ def _by_split_and_emotion(
 
 
 def _expressive() -> list[int]:
-    return [k for k in range(len(EMOTIONS)) if k != _NEUTRAL]
+    return [k for k in range(len(EMOTIONS)) if k != NEUTRAL]
 
 
 def _pick(rng: Rng, items: Sequence[Any]) -> Any:

@@ -26,6 +26,7 @@ from runtime.errors import DmdLiveError
 __all__ = [
     "CORPORA",
     "EMOTIONS",
+    "NEUTRAL",
     "SPLITS",
     "DataError",
     "Recording",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+NEUTRAL = EMOTIONS.index("neutral")
 SPLITS = ("train", "valid", "test")
 # Folder of each corpus.
 CORPORA = {

@@ -21,7 +21,8 @@ class Utterance:
 
     `text` is (Tt,) int64 word pieces, or (Tt, Dt) float32 where a data set brings ready vectors.
     `words` is what the pieces were made from, where it is known. `emotion` -1 and `sentiment` NaN
-    mean unlabelled; `id` names the sample in its data set.
+    mean unlabelled; `id` names the sample in its data set. `shown`: the emotion that text, audio
+    and vision show, each by itself, where that differs from the whole.
     """
 
     text: NDArray[Any]
@@ -31,6 +32,7 @@ class Utterance:
     sentiment: float
     words: str = ""
     id: str = ""
+    shown: tuple[int, int, int] | None = None
 
 
 class Corpus(Protocol):
@@ -48,7 +50,8 @@ class Corpus(Protocol):
 
 
 def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
-    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,).
+    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,) and,
+    by modality, `shown` (B, 3).
 
     Text is `input_ids` (B, Tt) where it is word pieces, else `text` (B, Tt, Dt).
     """
@@ -62,5 +65,6 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         batch["input_ids" if padded.ndim == 2 else m] = padded
         batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
     batch["emotion"] = torch.tensor([u.emotion for u in utterances])
+    batch["shown"] = torch.tensor([u.shown or (u.emotion,) * 3 for u in utterances])
     batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
     return batch
