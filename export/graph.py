@@ -1,12 +1,15 @@
 """Checkpoint -> bundle with the fp32 ONNX graph."""
 
+import ast
 import logging
 import shutil
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +142,25 @@ def export_graph(model: DMD, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    program.save(path, external_data=False)
+    model = program.model_proto
+    _name_nodes(model.graph)
+    path.write_bytes(model.SerializeToString())
+
+
+def _name_nodes(graph: Any) -> None:
+    """Name each node by the module that it comes from, as in
+    `language.encoder.encoder.layer.0.intermediate.dense/MatMul`; and drop the exporter's notes,
+    which hold paths of this machine."""
+    n_named: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        module = next((s for s in reversed(scopes) if s == "dmd" or s.startswith("dmd.")), "dmd")
+        name = f"{module.removeprefix('dmd').lstrip('.') or 'dmd'}/{node.op_type}"
+        n_named[name] += 1
+        node.name = name if n_named[name] == 1 else f"{name}_{n_named[name]}"
+    for item in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del item.metadata_props[:]
 
 
 def _example() -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """fp32 graph -> fp16 graph for TensorRT, by onnxruntime's converter."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["FP32_OPS", "to_fp16"]
@@ -8,10 +9,12 @@ __all__ = ["FP32_OPS", "to_fp16"]
 # Sums over many terms, quotients by small numbers and exponentials: where half precision would
 # overflow or lose what matters.
 FP32_OPS = ("Div", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax", "Sub", "Tanh")
+_INT8_OPS = ("QuantizeLinear", "DequantizeLinear")  # before opset 19 their scales are fp32
 
 
-def to_fp16(model: bytes) -> bytes:
-    """The graph with fp16 weights and arithmetic, except `FP32_OPS`; inputs and outputs stay."""
+def to_fp16(model: bytes, left_out: Sequence[str] = ()) -> bytes:
+    """The graph with fp16 weights and arithmetic, except `FP32_OPS`, quantization and the nodes
+    named in `left_out`; inputs and outputs stay."""
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -22,7 +25,10 @@ def to_fp16(model: bytes) -> bytes:
         # It warns that -1e9, which masks scores, becomes the largest fp16 number: that masks too.
         warnings.simplefilter("ignore")
         fp16 = convert_float_to_float16(
-            fp32, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPS]
+            fp32,
+            keep_io_types=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FP32_OPS, *_INT8_OPS],
+            node_block_list=list(left_out),
         )
     graph = OnnxModel(fp16)
     # The converter rounds each input before everything, fp32 operators too; raw features lose

@@ -1,8 +1,13 @@
-"""What export cost: torch against every ONNX model of a bundle, on the same held-out utterances."""
+"""What export cost: torch against every ONNX model of a bundle, on the same held-out utterances.
 
+The outcome is the bundle's certificate: `export.bundle` publishes no model that has not passed.
+"""
+
+import hashlib
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +29,19 @@ from train.provenance import commit
 
 from . import bundle
 
-__all__ = ["Options", "Row", "compare", "infer_onnx"]
+__all__ = ["Options", "Row", "certify", "compare", "infer_onnx", "largest_change"]
 
-_SHOWN = ("accuracy", "uar", "macro_f1", "mae")
+CERTIFICATE, TABLE = "certificate.json", "CERTIFICATE.md"
+_SHOWN = ("accuracy", "uar", "macro_f1", "ece", "mae", "corr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Compare torch with the bundle's ONNX models: differences and metrics, for every subset.
 
-    Each model runs as on the device: one utterance at a time, unpadded. The table is printed and
-    written into bundle.json.
+    Each model runs as on the device: one utterance at a time, unpadded. certificate.json and its
+    table go into the bundle. A model passes when no metric on any subset differs from the fp32
+    model's by more than the budget (the fp32 model is held against torch).
     """
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
@@ -42,6 +49,7 @@ class Options:
     data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
     cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
     split: str = option("test", choices=("valid", "test"), help="which held-out utterances")
+    budget: float = option(0.5, metavar="POINTS", help="largest change of any metric, hundredths")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +81,7 @@ def main() -> int:
 
 
 def run(options: Options) -> list[Row]:
-    """Compare, print the table, write it into `bundle.json`. Raises DmdLiveError."""
+    """Compare, print the table, write the certificate. Raises DmdLiveError."""
     source = checkpoint.load(Path(options.checkpoint))
     folder = Path(options.bundle)
     info = bundle.read(folder)
@@ -84,28 +92,94 @@ def run(options: Options) -> list[Row]:
     tokenizer = source.folder / "tokenizer.json"
     composer = compose(Path(options.data), source.config, tokenizer, Path(options.cache))
     utterances = composer.held_out(options.split)
-    engines = {
-        precision: OrtEngine(Bundle.load(folder, precision).model) for precision in info["models"]
-    }
+    models = {precision: Bundle.load(folder, precision).model for precision in info["models"]}
+    engines = {precision: OrtEngine(model) for precision, model in models.items()}
     rows = []
     for subset in SUBSETS:
         rows += compare(source, engines, utterances, subset)
     if rated := composer.rated(options.split):
         rows += compare(source, engines, rated, ("text",), name="rated text")
-    bundle.update(
-        folder,
-        {
-            "parity": {
-                "split": options.split,
-                "n_utterances": len(utterances),
-                "n_rated": len(rated),
-                "commit": commit(),
-                "rows": [asdict(row) for row in rows],
-            }
-        },
-    )
+    counts = {"split": options.split, "n_utterances": len(utterances), "n_rated": len(rated)}
+    certificate = certify(rows, models, options.budget) | counts
+    _write(folder, info, certificate, rows)
     print_table(rows)
+    for precision, verdict in certificate["models"].items():
+        print(f"export.parity: {_verdict(precision, verdict, options.budget)}")
     return rows
+
+
+def certify(rows: Sequence[Row], models: Mapping[str, bytes], budget: float) -> dict[str, Any]:
+    """What certificate.json holds: the rows, and for each model its hash and whether it passed."""
+    by_model = {(row.subset, row.model): row.metrics for row in rows}
+    verdicts = {}
+    for precision, model in models.items():
+        reference = "torch" if precision == "fp32" or "fp32" not in models else "fp32"
+        change, metric, where = max(
+            (*largest_change(metrics, by_model[subset, reference]), subset)
+            for (subset, name), metrics in by_model.items()
+            if name == precision
+        )
+        verdicts[precision] = {
+            "sha256": hashlib.sha256(model).hexdigest(),
+            "passed": change <= budget,
+            "against": reference,
+            "largest_change_points": change,
+            "metric": metric,
+            "subset": where,
+        }
+    return {
+        "format": 1,
+        "budget_points": budget,
+        "commit": commit(),
+        "models": verdicts,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def largest_change(found: Mapping[str, float], reference: Mapping[str, float]) -> tuple[float, str]:
+    """Largest absolute change of a metric, in points (hundredths of its unit), and which. NaN where
+    both are NaN is no change; where one is, the change is infinite."""
+    changes = {}
+    for name, value in found.items():
+        gap = 100.0 * abs(value - reference[name])
+        both = np.isnan(value) and np.isnan(reference[name])
+        changes[name] = 0.0 if both else float("inf") if np.isnan(gap) else gap
+    worst = max(changes, key=changes.__getitem__)
+    return changes[worst], worst
+
+
+def _verdict(precision: str, verdict: Mapping[str, Any], budget: float) -> str:
+    passed = "passed" if verdict["passed"] else "FAILED"
+    return (
+        f"{precision} {passed}: {verdict['largest_change_points']:.2f} of {budget} points at most"
+        f" against {verdict['against']} ({verdict['metric']} of {verdict['subset']})"
+    )
+
+
+def _write(
+    folder: Path, info: Mapping[str, Any], certificate: Mapping[str, Any], rows: Sequence[Row]
+) -> None:
+    """certificate.json and CERTIFICATE.md, each whole or not at all, listed in bundle.json."""
+    lines = [
+        f"# Certificate: {certificate['split']} split, {certificate['n_utterances']} utterances",
+        "",
+        *(
+            f"* {_verdict(p, v, certificate['budget_points'])}"
+            for p, v in certificate["models"].items()
+        ),
+        "",
+        "| Modalities | Model | " + " | ".join(_SHOWN) + " | Largest difference | Same emotion |",
+        "| --- | --- |" + " --- |" * (len(_SHOWN) + 2),
+    ]
+    for row in rows:
+        cells = [f"{row.metrics[m]:.4f}" if m in row.metrics else "" for m in _SHOWN]
+        lines.append(
+            f"| {row.subset} | {row.model} | {' | '.join(cells)} | {row.max_difference:.1e} |"
+            f" {row.same_emotion:.1%} |"
+        )
+    bundle.write_file(folder / CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode())
+    bundle.write_file(folder / TABLE, ("\n".join(lines) + "\n").encode())
+    bundle.update(folder, {"documents": sorted({*info.get("documents", []), CERTIFICATE, TABLE})})
 
 
 def compare(

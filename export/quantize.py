@@ -1,11 +1,16 @@
-"""fp32 graph -> int8 graph by dynamic quantization: weights in int8, activations on the fly.
+"""fp32 graph -> a smaller or faster graph, whose cost is measured and kept within a budget.
 
-The language encoder's feed-forward layers keep fp32 activations; only their weights are int8.
+Recipes: `int8-dynamic` (CPU: weights in int8, activations quantized as they come), `int8-qdq`
+(explicit, symmetric Q/DQ pairs with scales calibrated on real features, as TensorRT wants it),
+`fp16`, and `mixed` (int8-qdq with the rest in fp16). Outliers of the language encoder's
+feed-forward activations move into the weights first (SmoothQuant, Xiao et al., ICML 2023).
 """
 
 import logging
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,76 +19,309 @@ import numpy as np
 
 from runtime.bundle import Bundle
 from runtime.config import option, parse
-from runtime.errors import DmdLiveError
+from runtime.engines.ort import OrtEngine
+from runtime.errors import DmdLiveError, UsageError
+from runtime.features.pack import INPUTS, OUTPUTS
+from train.config import from_dict
+from train.data.open import compose
+from train.data.utterance import Utterance, collate
+from train.loop import SUBSETS, Batch, evaluate, keep
 
 from . import bundle
+from .half import to_fp16
+from .parity import infer_onnx, largest_change
 
-__all__ = ["Options", "quantize"]
+__all__ = ["PRECISIONS", "Options", "quantize"]
+
+# Recipe -> name of the model in the bundle.
+PRECISIONS = {"int8-dynamic": "int8", "int8-qdq": "int8-qdq", "fp16": "fp16", "mixed": "mixed"}
+_CALIBRATION = ("minmax", "entropy", "percentile")
+_N_EXAMPLES = 96
+_N_RANKING = 100
+_SMOOTHING = 0.75  # SmoothQuant's alpha: how much of an outlier moves into the weights
+_N_TIMED = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Add an int8 model to a bundle: matrix products and embeddings; the rest stays fp32."""
+    """Add a quantized model to a bundle, as accurate as the fp32 model within a budget.
+
+    The model is compared with fp32 on the validation split, every metric on every subset of
+    modalities. Where it costs more than the budget, the most sensitive parts are found by
+    measurement and stay in higher precision.
+    """
 
     bundle: str = option("bundle", metavar="FOLDER", help="a bundle with an fp32 model")
+    data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
+    recipe: str = option(
+        "int8-dynamic",
+        choices=(*PRECISIONS, "auto"),
+        help="auto tries all, and the runtime then takes the fastest that holds the budget here",
+    )
+    budget: float = option(0.5, metavar="POINTS", help="largest change of any metric, hundredths")
+    calibration: str = option(
+        "minmax", choices=_CALIBRATION, help="how int8-qdq and mixed choose scales"
+    )
+    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
 
 
 def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m export.quantize")
     try:
-        quantize(Path(options.bundle))
+        _run(options)
     except DmdLiveError as error:
         print(f"export.quantize: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def quantize(folder: Path) -> None:
-    """Write `model.int8.onnx` next to the fp32 model. Raises BundleError for a damaged bundle."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+def _run(options: Options) -> None:
+    folder = Path(options.bundle)
+    source = Bundle.load(folder, "fp32")
+    config = from_dict(source.info["provenance"]["config"])
+    composer = compose(Path(options.data), config, source.tokenizer_json, Path(options.cache))
+    spread = np.linspace(0, composer.n_training - 1, _N_EXAMPLES).astype(int)
+    examples = [composer.training(0, int(k)) for k in spread]
+    held_out = composer.held_out("valid")
+    recipes = tuple(PRECISIONS) if options.recipe == "auto" else (options.recipe,)
+    times: dict[str, float] = {}
+    for recipe in recipes:
+        try:
+            ms = quantize(
+                folder,
+                recipe,
+                examples,
+                held_out,
+                budget=options.budget,
+                calibration=options.calibration,
+            )
+        except UsageError as error:
+            if options.recipe != "auto":
+                raise
+            print(f"export.quantize: {error}")
+            continue
+        times[PRECISIONS[recipe]] = ms
+    if options.recipe == "auto":
+        times["fp32"] = _milliseconds(source.model, held_out)
+        fastest = min(times, key=times.__getitem__)
+        bundle.update(folder, {"preferred": fastest})
+        shown = ", ".join(f"{p} {ms:.1f} ms" for p, ms in sorted(times.items(), key=lambda t: t[1]))
+        print(f"export.quantize: {shown}; the runtime takes {fastest}")
 
+
+def quantize(
+    folder: Path,
+    recipe: str,
+    examples: Sequence[Utterance],
+    held_out: Sequence[Utterance],
+    *,
+    budget: float = 0.5,
+    calibration: str = "minmax",
+) -> float:
+    """Write the recipe's model next to the fp32 model; returns its median time in milliseconds.
+
+    `examples` calibrate, `held_out` judges. Raises UsageError, and writes nothing, when no choice
+    of parts keeps the budget; BundleError for a damaged bundle.
+    """
     source = Bundle.load(folder, "fp32")
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises on the root logger
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as temporary:
-        fp32, prepared, int8 = (Path(temporary) / f"{n}.onnx" for n in ("fp32", "ready", "int8"))
-        fp32.write_bytes(source.model)
-        quant_pre_process(fp32, prepared, skip_symbolic_shape=True)
-        sensitive = _feed_forward(onnx.load(prepared))
+    judge = _Judge(source.model, held_out)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as temporary:
+        maker = _Maker(source.model, recipe, calibration, examples, Path(temporary))
+        left_out: list[str] = []
+        ranking: list[str] = []
+        while True:
+            model = maker.make(left_out)
+            change, where = judge.change(model)
+            print(f"export.quantize: {recipe}: {change:.2f} points at most ({where})", flush=True)
+            if change <= budget:
+                break
+            ranking = ranking or _most_sensitive_first(maker, judge)
+            if len(left_out) == len(ranking):
+                raise UsageError(f"{recipe} changes {where} by {change:.2f} points, over {budget}")
+            left_out.append(ranking[len(left_out)])
+            print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)
+    precision = PRECISIONS[recipe]
+    name = f"model.{precision}.onnx"
+    bundle.write_file(folder / name, model)
+    facts = {
+        "recipe": recipe,
+        "calibration": calibration if recipe in ("int8-qdq", "mixed") else None,
+        "higher_precision": left_out,
+        "budget_points": budget,
+        "change_points": round(change, 3),
+    }
+    bundle.update(folder, {"models": {precision: name}, "quantization": {precision: facts}})
+    ms = _milliseconds(model, held_out)
+    sizes = [len(m) / 1e6 for m in (source.model, model)]
+    print(
+        f"export.quantize: {sizes[0]:.1f} MB fp32 -> {sizes[1]:.1f} MB {precision}, {ms:.1f} ms an"
+        " utterance on one thread"
+    )
+    return ms
+
+
+class _Judge:
+    """What a model costs against the fp32 model, on utterances with every subset of modalities."""
+
+    def __init__(self, fp32: bytes, utterances: Sequence[Utterance]) -> None:
+        self._labels = (
+            np.array([u.emotion for u in utterances]),
+            np.array([u.sentiment for u in utterances]),
+        )
+        self._batches = {s: [keep(collate([u]), s) for u in utterances] for s in SUBSETS}
+        self._some = [b for batches in self._batches.values() for b in batches[::7]][:_N_RANKING]
+        engine = OrtEngine(fp32)
+        self._metrics = {s: self._measure(engine, b) for s, b in self._batches.items()}
+        self._outputs = infer_onnx(engine, self._some)
+
+    def change(self, model: bytes) -> tuple[float, str]:
+        """Largest change of any metric in points, and where."""
+        engine = OrtEngine(model)
+        change, metric, subset = max(
+            (*largest_change(self._measure(engine, b), self._metrics[s]), "+".join(s))
+            for s, b in self._batches.items()
+        )
+        return change, f"{metric} of {subset}"
+
+    def distance(self, model: bytes) -> float:
+        """Mean difference of the outputs on some of the utterances."""
+        found = infer_onnx(OrtEngine(model), self._some)
+        return float(np.mean([np.abs(found[o] - self._outputs[o]).mean() for o in OUTPUTS]))
+
+    def _measure(self, engine: OrtEngine, batches: Sequence[Batch]) -> dict[str, float]:
+        return evaluate(infer_onnx(engine, batches), *self._labels)
+
+
+class _Maker:
+    """Makes the recipe's model; `left_out`: parts that stay in higher precision."""
+
+    def __init__(
+        self,
+        fp32: bytes,
+        recipe: str,
+        calibration: str,
+        examples: Sequence[Utterance],
+        temporary: Path,
+    ) -> None:
+        import onnx
+        from onnxruntime.quantization import quant_pre_process
+
+        self._recipe, self._calibration, self._fp32 = recipe, calibration, fp32
+        self._examples = [
+            {name: batch[name].numpy() for name in INPUTS}
+            for batch in (collate([u]) for u in examples)
+        ]
+        self._ready, self._made = temporary / "ready.onnx", temporary / "made.onnx"
+        source = temporary / "fp32.onnx"
+        source.write_bytes(fp32)
+        # Shapes are inferred and constants folded; the runtime's own fusions come at load time.
+        quant_pre_process(source, self._ready, skip_symbolic_shape=True, skip_optimization=True)
+        model = onnx.load(self._ready)
+        if recipe != "fp16":
+            _smooth(model, self._examples)
+            onnx.save(model, self._ready)
+        constant = {i.name for i in model.graph.initializer}
+        self._nodes = [
+            n.name
+            for n in model.graph.node
+            if n.op_type in ("MatMul", "Gemm") and n.input[1] in constant
+        ]
+
+    @property
+    def parts(self) -> list[str]:
+        """Parts of the model, by module."""
+        return sorted({_part(name) for name in self._nodes})
+
+    def make(self, left_out: Sequence[str]) -> bytes:
+        """The model with everything but `left_out` quantized."""
+        excluded = [name for name in self._nodes if _part(name) in left_out]
+        if self._recipe == "fp16":
+            return to_fp16(self._fp32, excluded)
+        if self._recipe == "int8-dynamic":
+            return self._dynamic(excluded)
+        made = self._static(excluded)
+        return to_fp16(made, excluded) if self._recipe == "mixed" else made
+
+    def _dynamic(self, excluded: list[str]) -> bytes:
+        """Of `excluded`, the weights become int8 all the same: the size is that of all int8."""
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
         quantize_dynamic(
-            prepared,
-            int8,
+            self._ready,
+            self._made,
             op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_exclude=sensitive,
+            nodes_to_exclude=excluded,
             per_channel=True,
             # Seven bits: eight would overflow the 16-bit sums of x86 processors without VNNI.
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
-        model = onnx.load(int8)
-        _quantize_weights(model, sensitive)
-        bundle.write_file(folder / "model.int8.onnx", model.SerializeToString())
-    # What was measured for an earlier int8 model does not speak of this one.
-    bundle.update(folder, {"models": {"int8": "model.int8.onnx"}, "parity": None})
-    sizes = [(folder / f"model.{p}.onnx").stat().st_size / 1e6 for p in ("fp32", "int8")]
-    print(f"export.quantize: {sizes[0]:.1f} MB fp32 -> {sizes[1]:.1f} MB int8")
+        model = onnx.load(self._made)
+        _quantize_weights(model, excluded)
+        return bytes(model.SerializeToString())
+
+    def _static(self, excluded: list[str]) -> bytes:
+        from onnxruntime.quantization import (
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+
+        quantize_static(
+            self._ready,
+            self._made,
+            _Reader(self._examples),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=excluded,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method={
+                "minmax": CalibrationMethod.MinMax,
+                "entropy": CalibrationMethod.Entropy,
+                "percentile": CalibrationMethod.Percentile,
+            }[self._calibration],
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+            },
+        )
+        return self._made.read_bytes()
 
 
-def _feed_forward(model: Any) -> list[str]:
-    """Names of the language encoder's feed-forward products: (width, 4 width) and back.
+class _Reader:
+    """Calibration examples, one at a time, for onnxruntime's quantizer."""
 
-    Their activations have outliers that one scale a tensor cannot hold: measured on validation
-    texts, they cause nearly all of the difference that int8 makes.
-    """
-    shapes = {i.name: tuple(i.dims) for i in model.graph.initializer}
-    # The word embeddings are the largest table of the graph; their width is the encoder's.
-    width = max((s for s in shapes.values() if len(s) == 2), key=lambda s: s[0] * s[1])[1]
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "MatMul" and sorted(shapes.get(node.input[1], ())) == [width, 4 * width]
-    ]
+    def __init__(self, examples: Sequence[dict[str, Any]]) -> None:
+        self._examples: Iterator[dict[str, Any]] = iter(examples)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next inputs, None after the last."""
+        return next(self._examples, None)
+
+
+def _most_sensitive_first(maker: _Maker, judge: _Judge) -> list[str]:
+    """Parts in the order of what each costs when it alone is quantized."""
+    parts = maker.parts
+    cost = {p: judge.distance(maker.make([q for q in parts if q != p])) for p in parts}
+    return sorted(parts, key=cost.__getitem__, reverse=True)
+
+
+def _part(name: str) -> str:
+    """Part that a node belongs to: a layer's half of the language encoder, or a module of DMD."""
+    steps = name.split("/")[0].split(".")
+    if "layer" in steps:
+        k = steps.index("layer")
+        return ".".join(["language", *steps[k : k + 3]])
+    return ".".join(steps[:2])
 
 
 def _quantize_weights(model: Any, names: list[str]) -> None:
@@ -92,7 +330,7 @@ def _quantize_weights(model: Any, names: list[str]) -> None:
 
     graph = model.graph
     weights = {i.name: i for i in graph.initializer}
-    for node in [n for n in graph.node if n.name in names]:
+    for node in [n for n in graph.node if n.name in names and n.op_type == "MatMul"]:
         name = node.input[1]
         values = numpy_helper.to_array(weights[name])
         scale = np.maximum(np.abs(values).max(axis=0) / 127.0, 1e-12).astype(np.float32)
@@ -110,10 +348,71 @@ def _quantize_weights(model: Any, names: list[str]) -> None:
                 "DequantizeLinear",
                 [f"{name}_int8", f"{name}_scale"],
                 [name],
-                name=f"{name}_dequantize",
+                name=f"{node.name}/DequantizeLinear",
                 axis=1,
             ),
         )
+
+
+def _smooth(model: Any, examples: Sequence[dict[str, Any]]) -> None:
+    """Divide each input channel of the language encoder's products by a factor, and multiply the
+    weights by it: s = max|x| ** alpha / max|w| ** (1 - alpha). The product stays.
+
+    Measured on validation texts, outliers there cause nearly all of the difference int8 makes.
+    """
+    import onnxruntime as ort
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    weights = {i.name: i for i in graph.initializer}
+    readers: dict[str, list[Any]] = {}  # by what they read: query, key and value share it
+    for node in graph.node:
+        if (
+            node.op_type == "MatMul"
+            and node.input[1] in weights
+            and node.name.startswith("language.")
+        ):
+            readers.setdefault(node.input[0], []).append(node)
+    watched = sorted(readers)
+    n_outputs = len(graph.output)
+    graph.output.extend(helper.make_empty_tensor_value_info(name) for name in watched)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    del graph.output[n_outputs:]
+    largest: dict[str, Any] = {}
+    for example in examples:
+        for name, values in zip(watched, session.run(watched, example), strict=True):
+            found = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+            largest[name] = np.maximum(largest.get(name, 0.0), found)
+    for name, nodes in readers.items():
+        stored = {n.name: numpy_helper.to_array(weights[n.input[1]]) for n in nodes}
+        widest = np.max([np.abs(w).max(axis=1) for w in stored.values()], axis=0)
+        s = np.maximum(largest[name], 1e-5) ** _SMOOTHING
+        s /= np.maximum(widest, 1e-5) ** (1.0 - _SMOOTHING)
+        factor = numpy_helper.from_array((1.0 / s).astype(np.float32), f"{name}/smooth")
+        graph.initializer.append(factor)
+        smoothed = helper.make_node(
+            "Mul", [name, factor.name], [f"{name}/smoothed"], name=f"{nodes[0].name}/smooth"
+        )
+        graph.node.insert(list(graph.node).index(nodes[0]), smoothed)
+        for node in nodes:
+            graph.initializer.remove(weights[node.input[1]])
+            weight = (stored[node.name] * s[:, None]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(weight, f"{node.name}/weight"))
+            node.input[:] = [smoothed.output[0], f"{node.name}/weight"]
+
+
+def _milliseconds(model: bytes, utterances: Sequence[Utterance]) -> float:
+    """Median time of one utterance, one thread."""
+    engine = OrtEngine(model, n_threads=1)
+    times = []
+    for utterance in utterances[:_N_TIMED]:
+        batch = collate([utterance])
+        inputs = {name: batch[name].numpy() for name in INPUTS}
+        engine.infer(inputs)  # the first run of a shape sets memory up
+        start = time.perf_counter()
+        engine.infer(inputs)
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ class OrtEngine:
         # Threads that spin while they wait would keep a robot's core busy between utterances.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                # Its kernel is slower than the sum and the normalisation that it replaces.
+                disabled_optimizers=["SkipLayerNormFusion"],
+            )
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise BundleError(

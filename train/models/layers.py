@@ -224,7 +224,8 @@ class _Layer(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         else:  # the same, in operators that every exporter knows
             scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-            weights = scores.masked_fill(~allowed, -1e9).softmax(dim=-1)
+            # A sum, which costs less than a choice and is shared by all layers in a graph.
+            weights = (scores + (~allowed).to(scores.dtype) * -1e9).softmax(dim=-1)
             mixed = self.dropout_attention(weights) @ v
         return self.out(mixed.transpose(1, 2).flatten(2))
 
