@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,14 @@ def _listen(options: Options) -> None:
         record=options.record,
         save_media=options.save_media,
     )
+    if options.overlay:
+        stream.on_event(partial(_line, options))
     with stream:
         try:
             if options.overlay:
-                _show_window(stream, options)
+                from .overlay import show
+
+                show(stream)  # the window wants this thread; lines come from the stream's
             else:
                 _show(stream, as_json=options.json, on_panel=on_panel)
         except KeyboardInterrupt:
@@ -193,16 +198,9 @@ def _on_screen(options: Options) -> bool:
     return sys.stdout.isatty() and not options.json
 
 
-def _show_window(stream: EmotionStream, options: Options) -> None:
-    """Pictures in a window, which wants this thread; events as lines by another."""
-    from .overlay import show
-
-    def line(event: EmotionEvent) -> None:
-        if options.json or options.provisional or event.type == "final":
-            print(event.to_json() if options.json else readable(event), flush=True)
-
-    stream.on_event(line)
-    show(stream)
+def _line(options: Options, event: EmotionEvent) -> None:
+    if options.json or options.provisional or event.type == "final":
+        print(event.to_json() if options.json else readable(event), flush=True)
 
 
 def _show(stream: EmotionStream, *, as_json: bool, on_panel: bool) -> None:

@@ -64,8 +64,8 @@ def draw(seen: Seen, event: EmotionEvent | None) -> Picture:
     left = cv2.resize(seen.rgb, (round(seen.rgb.shape[1] * scale), _HEIGHT))
     if seen.box is not None:
         x, y, w, h = (scale * value for value in seen.box)
-        corners = [(round(x + side * w / 2), round(y + side * h / 2)) for side in (-1, 1)]
-        cv2.rectangle(left, *corners, _GREEN, 2)
+        low, high = ((round(x + side * w / 2), round(y + side * h / 2)) for side in (-1, 1))
+        cv2.rectangle(left, low, high, _GREEN, 2)
     panel = np.full((_HEIGHT, _PANEL, 3), 30, np.uint8)
     if event is None:
         _write(panel, "listening ...", 30, _GREY)
