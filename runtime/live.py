@@ -33,7 +33,7 @@ from .speech.background import Background, Inline, Transcriber
 __all__ = ["EmotionStream"]
 
 _logger = logging.getLogger("dmd_live")
-_JOIN_S = 1.0
+_JOIN_S = 0.2  # before and after devices are released; with their own waits, `close` takes 2 s
 _SLOW_S = 0.1  # an early estimate that takes longer than this costs the next ones their turn
 _MUTED_S = 5.0
 

@@ -1,6 +1,7 @@
 """Several live sources as one: a thread for each, one bounded buffer, devices that come back."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from .base import AudioChunk, Packet, Source, VideoFrame
 __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
-_JOIN_S = 2.0
+_JOIN_S = 0.5  # for all threads together; one that hangs in a driver ends with the process
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
@@ -68,8 +69,9 @@ class MergedSource:
             self._change.notify_all()
         for source in self._sources:
             source.__exit__(None, None, None)
+        until = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, until - time.monotonic()))
         self._threads = []
 
     def packets(self) -> Iterator[Packet | None]:

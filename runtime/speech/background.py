@@ -19,7 +19,7 @@ Float = NDArray[np.float32]
 
 _N_ANSWERS = 16
 _STUCK_S = 10.0
-_JOIN_S = 2.0
+_JOIN_S = 0.7
 
 
 @dataclass(frozen=True)
