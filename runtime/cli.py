@@ -225,6 +225,12 @@ def _summary(stats: dict[str, Any]) -> None:
         f"devices reopened: {again}",
         file=sys.stderr,
     )
+    if recording := stats["recording"]:
+        why = f", then stopped: {recording['error']}" if recording["error"] else ""
+        print(
+            f"dmd-live: {recording['events']} events recorded in {recording['file']}{why}",
+            file=sys.stderr,
+        )
     for name, reason in stats["down"].items():
         print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
 

@@ -33,7 +33,7 @@ from .speech.background import Background, Inline, Transcriber
 __all__ = ["EmotionStream"]
 
 _logger = logging.getLogger("dmd_live")
-_JOIN_S = 0.2  # before and after devices are released; with their own waits, `close` takes 2 s
+_JOIN_S = 1.0
 _SLOW_S = 0.1  # an early estimate that takes longer than this costs the next ones their turn
 _MUTED_S = 5.0
 
@@ -338,7 +338,7 @@ class EmotionStream:
         now = _identity(bundle)
         if any(recording.header[name] != now[name] for name in ("bundle_sha256", "precision")):
             _logger.warning(
-                "recorded with bundle %s (%s), judged with %s (%s): events will differ",
+                "recorded with bundle %s (%s), judged with %s (%s): events may differ",
                 recording.header["bundle_sha256"][:12],
                 recording.header["precision"],
                 now["bundle_sha256"][:12],

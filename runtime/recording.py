@@ -131,6 +131,8 @@ class Recording:
                     f"{self._path}: made for feature spec {spec[:12]}, this runtime computes "
                     f"{SPEC.sha256()[:12]}; replay it with the version that recorded it"
                 )
+            if not {"bundle_sha256", "precision", "baseline"} <= self.header.keys():
+                raise ValueError("no word about the bundle")
         except (ValueError, KeyError, TypeError) as error:
             self.__exit__(None, None, None)
             raise SourceError(
@@ -163,6 +165,7 @@ class Recording:
             try:
                 content = _checked(line)
                 entry = _evidence(content["evidence"]), dict(content["event"])
+                dict(entry[1]["latency_ms"])
             except (ValueError, KeyError, TypeError) as error:
                 raise SourceError(
                     f"{self._path}: line {number} is damaged; what came before it was judged; "

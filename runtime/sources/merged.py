@@ -1,18 +1,18 @@
 """Several live sources as one: a thread for each, one bounded buffer, devices that come back."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 
 from ..errors import SourceError
 from ..features.spec import SPEC
+from ..threads import join
 from .base import AudioChunk, Packet, Source, VideoFrame
 
 __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
-_JOIN_S = 0.5  # for all threads together; one that hangs in a driver ends with the process
+_JOIN_S = 0.3
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
@@ -69,9 +69,7 @@ class MergedSource:
             self._change.notify_all()
         for source in self._sources:
             source.__exit__(None, None, None)
-        until = time.monotonic() + _JOIN_S
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        join(self._threads, _JOIN_S)
         self._threads = []
 
     def packets(self) -> Iterator[Packet | None]:

@@ -414,7 +414,7 @@ def test_a_frozen_camera_is_not_looked_at(
     """It hangs, with a face in its picture, for the first sentence."""
     still = next(p.rgb for p in packets if isinstance(p, VideoFrame))
     frozen = [
-        replace(p, rgb=still) if isinstance(p, VideoFrame) and p.time_s < 6.0 else p
+        replace(p, rgb=still) if isinstance(p, VideoFrame) and p.time_s < offline[0].end_s else p
         for p in packets
     ]
     with EmotionStream(source=Script(frozen), stt_wait_ms=PATIENT) as stream:
