@@ -1,10 +1,11 @@
 """Recordings: the evidence of every event and the event itself, to be judged again later.
 
-One JSON object per line. The first says what was recorded with which bundle; each of the others has
-`evidence` (words and feature rows, these as base64 of little-endian float32), `event` as
-`event.schema.json` describes it, and last `crc32` of the line before it. No sound and no picture is
-in it. Lines are appended and handed to the system one by one: however a recording ends, what was
-written stays good, and a last line that was cut off is left out.
+One JSON object per line. The first says with which bundle was recorded; each of the others has
+`evidence` (words and feature rows), `event` as `event.schema.json` describes it, and last `crc32`
+of the line up to there. Early estimates repeat what is known of their utterance: feature rows are
+how many to take from the beginning of the line before, and the rest in base64 of little-endian
+float32. No sound and no picture is in it. Lines are handed to the system one by one: however a
+recording ends, what was written stays good, and a last line that was cut off is left out.
 """
 
 import base64
@@ -34,6 +35,8 @@ _MARK = ', "crc32": '
 _LONGEST = 1 << 20  # bytes of a line: five times what the longest utterance needs
 _DTYPE = np.dtype("<f4")
 
+Float = NDArray[np.float32]
+
 _logger = logging.getLogger("dmd_live")
 
 
@@ -47,6 +50,7 @@ class Recorder:
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.error, self.n_events = path, "", 0
         self._n_bytes = 0
+        self._last: dict[str, Float] = {}  # rows of the last line
         try:
             self._file: IO[bytes] | None = path.open("xb", buffering=0)
         except FileExistsError:
@@ -63,12 +67,13 @@ class Recorder:
             "start_s": evidence.start_s,
             "end_s": evidence.end_s,
             "words": [[word.text, word.start_s, word.end_s] for word in evidence.words],
-            "audio": _encoded(evidence.audio),
-            "vision": _encoded(evidence.vision),
+            "audio": _encoded(evidence.audio, self._last.get("audio")),
+            "vision": _encoded(evidence.vision, self._last.get("vision")),
             "modalities": evidence.modalities,
             "quality": evidence.quality,
             "baseline_reset": evidence.baseline_reset,
         }
+        self._last = {"audio": evidence.audio, "vision": evidence.vision}
         self._write({"evidence": found, "event": json.loads(event.to_json())})
         self.n_events += not self.error
 
@@ -156,7 +161,7 @@ class Recording:
 
     def entries(self) -> Iterator[tuple[Evidence, dict[str, Any]]]:
         """Evidence and the event recorded for it (its JSON form), in order."""
-        number = 1
+        number, evidence = 1, None
         while self._file is not None and (line := self._file.readline(_LONGEST)):
             number += 1
             if not line.endswith(b"\n") and len(line) < _LONGEST:
@@ -164,14 +169,15 @@ class Recording:
                 return
             try:
                 content = _checked(line)
-                entry = _evidence(content["evidence"]), dict(content["event"])
-                dict(entry[1]["latency_ms"])
+                evidence = _evidence(content["evidence"], evidence)
+                event = dict(content["event"])
+                dict(event["latency_ms"])
             except (ValueError, KeyError, TypeError) as error:
                 raise SourceError(
                     f"{self._path}: line {number} is damaged; what came before it was judged; "
                     "copy the file again"
                 ) from error
-            yield entry
+            yield evidence, event
 
 
 def _checked(line: bytes) -> dict[str, Any]:
@@ -182,8 +188,11 @@ def _checked(line: bytes) -> dict[str, Any]:
     return dict(json.loads(body + b"}"))
 
 
-def _evidence(found: dict[str, Any]) -> Evidence:
-    """Raises ValueError, KeyError or TypeError for what is no evidence."""
+def _evidence(found: dict[str, Any], last: Evidence | None) -> Evidence:
+    """What a line holds that follows the one of `last`.
+
+    Raises ValueError, KeyError or TypeError for what is no evidence.
+    """
     start_s, end_s = float(found["start_s"]), float(found["end_s"])
     if found["type"] not in ("provisional", "final") or not math.isfinite(end_s - start_s):
         raise ValueError("neither provisional nor final, or without a time")
@@ -196,22 +205,33 @@ def _evidence(found: dict[str, Any]) -> Evidence:
             Word(text=str(text), start_s=float(begin), end_s=float(end))
             for text, begin, end in found["words"]
         ),
-        audio=_decoded(found["audio"], SPEC.audio_dim),
-        vision=_decoded(found["vision"], SPEC.vision_dim),
+        audio=_decoded(found["audio"], None if last is None else last.audio, SPEC.audio_dim),
+        vision=_decoded(found["vision"], None if last is None else last.vision, SPEC.vision_dim),
         modalities={m: str(found["modalities"][m]) for m in MODALITIES},
         quality=tuple(str(note) for note in found["quality"]),
         baseline_reset=bool(found["baseline_reset"]),
     )
 
 
-def _encoded(rows: NDArray[np.float32]) -> str:
-    return base64.b64encode(rows.astype(_DTYPE).tobytes()).decode()
+def _encoded(rows: Float, last: Float | None) -> list[Any]:
+    """(number of rows that the last line begins with as well, the others in base64)."""
+    n_same = 0
+    if last is not None:
+        n = min(len(rows), len(last))
+        # Bits, not numbers: -0.0 is not 0.0.
+        differs = (rows[:n].view(np.uint32) != last[:n].view(np.uint32)).any(axis=1)
+        n_same = int(differs.argmax()) if differs.any() else n
+    return [n_same, base64.b64encode(rows[n_same:].astype(_DTYPE).tobytes()).decode()]
 
 
-def _decoded(text: str, width: int) -> NDArray[np.float32]:
-    """(T, width) float32; raises ValueError when that is not what the text holds."""
+def _decoded(found: list[Any], last: Float | None, width: int) -> Float:
+    """(T, width) float32; raises ValueError or TypeError when that is not what is there."""
+    n_same, text = found
+    if n_same > (0 if last is None else len(last)):
+        raise ValueError("more rows in common than there were")
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
-    return np.frombuffer(content, _DTYPE).astype(np.float32).reshape(-1, width)
+    rows = np.frombuffer(content, _DTYPE).astype(np.float32).reshape(-1, width)
+    return rows if last is None else np.concatenate([last[:n_same], rows])
