@@ -143,6 +143,8 @@ def _listen(options: Options) -> None:
     if options.camera is not None and microphone is None and media is None:
         microphone = "default"
     if options.overlay:
+        if media is None and options.camera is None:
+            raise UsageError("--overlay shows pictures: name a --camera or an --input with some")
         from .overlay import check
 
         check()

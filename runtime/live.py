@@ -290,8 +290,11 @@ class EmotionStream:
         if self._media is not None:
             self._media.open()
         if self._record_to is not None:
+            from . import __version__  # set after this module is imported
+
             state = None if self._baseline is None else self._baseline.state()
-            self._recorder = Recorder(self._record_to, {**_identity(bundle), "baseline": state})
+            header = {"dmd_live": __version__, **_identity(bundle), "baseline": state}
+            self._recorder = Recorder(self._record_to, header)
 
     def _open_recognizer(self, source: Source, text: TextFeatures) -> Recognizer:
         has = source.modalities

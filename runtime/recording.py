@@ -14,6 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -103,8 +104,10 @@ class Recorder:
             _logger.warning(
                 "%s: recording stopped (%s); the stream goes on", self.path, error.strerror
             )
-            self._file.truncate(self._n_bytes)  # without the half of a line that did fit
-            self.close()
+            with suppress(OSError):  # the disk itself may be gone
+                self._file.truncate(self._n_bytes)  # without the half of a line that did fit
+                self._file.close()
+            self._file = None
 
 
 class Recording:

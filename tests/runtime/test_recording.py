@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import __version__
 from runtime.bundle import own_hash
 from runtime.errors import DmdLiveError, SourceError, UsageError
 from runtime.live import EmotionStream
@@ -58,7 +59,8 @@ def test_a_replay_gives_the_same_events_bit_for_bit(
 def test_a_recording_holds_no_raw_media(recorded: tuple[Path, list[EmotionEvent]]) -> None:
     path, events = recorded
     header, *lines = path.read_text().splitlines()
-    assert json.loads(header)["recording"] == 1
+    about = json.loads(header)
+    assert (about["recording"], about["dmd_live"]) == (1, __version__)
     assert len(lines) == len(events)
     with Recording(path) as recording:
         # Kept as what is new in each line, read as a whole.
@@ -204,6 +206,7 @@ def test_command_line(root: Path, demo: Path, tmp_path: Path) -> None:
     assert len(first.stdout.splitlines()) == 2
     assert again.stderr == ("dmd-live: 2 events judged again, 0 differ from the recording\n")
     for args in (("--demo", "--record", path), ("--replay", "README.md"), ("--demo", "--overlay"),
+                 ("--replay", path, "--overlay"),
                  ("--demo", "--replay", path), ("--demo", "--save-media", "tests")):  # fmt: skip
         out = dmd_live(*args)
         if "--overlay" in args and out.returncode == 0:
