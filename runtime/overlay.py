@@ -40,17 +40,19 @@ def check() -> None:
 
 
 def show(stream: "EmotionStream") -> None:
-    """Show an open stream's pictures until it ends or q is pressed, from the main thread."""
+    """Show an open stream's pictures, from the main thread, until it ends or is closed."""
     import cv2
 
     shown = None
     try:
         while not stream.ended:
-            now = stream.seen, stream.latest()
-            if now[0] is not None and now != shown:
-                shown = now
-                cv2.imshow(_TITLE, draw(now[0], now[1])[:, :, ::-1])
+            seen, event = stream.seen, stream.latest()
+            if seen is not None and (seen, event) != shown:
+                shown = seen, event
+                cv2.imshow(_TITLE, draw(seen, event)[:, :, ::-1])
             if cv2.waitKey(_FRAME_MS) & 0xFF == ord("q"):
+                return
+            if shown and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 return
     finally:
         cv2.destroyAllWindows()
