@@ -74,6 +74,9 @@ class Judge:
         # Words were cut to fit when they were recognised, but maybe for another tokenizer.
         while words and not self._text.fits([word.text for word in words]):
             words = words[1:]
+        modalities = dict(evidence.modalities)
+        if evidence.words and not words:  # a single "word" that is no word
+            modalities["text"] = "words do not fit"
         text = " ".join(word.text for word in words)
         ids = self._text.ids(text) if words else np.zeros(0, np.int64)
         out = self._engine.infer(pack(Rows(text=ids, audio=evidence.audio, vision=evidence.vision)))
@@ -99,10 +102,10 @@ class Judge:
             uncertain=bool(probabilities[best] < self._uncertain_below),
             probabilities=dict(zip(self._emotions, probabilities.tolist(), strict=True)),
             modality_sentiment={
-                m: value if evidence.modalities[m] == PRESENT else None for m, value in own.items()
+                m: value if modalities[m] == PRESENT else None for m, value in own.items()
             },
             modality_weight=dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True)),
-            modalities=evidence.modalities,
+            modalities=modalities,
             quality=evidence.quality,
             latency_ms={},
         )
