@@ -1,9 +1,11 @@
 """The command `dmd-live`."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ _EPILOG = """examples:
   dmd-live --input talk.mp4 --json         a file, one JSON line per utterance
   dmd-live --camera 0                      webcam and default microphone
   dmd-live --microphone default            voice only
+  dmd-live --camera 0 --record day.jsonl   words, feature rows and events of it in a file
+  dmd-live --replay day.jsonl --bundle B   the same with another model
   dmd-live --list-devices                  microphones and cameras that are here
   dmd-live --list-models                   pretrained parts: where they are, their licences
 
-Everything runs on this machine; nothing is sent or recorded. Only --download opens a connection.
+Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
+and --baseline-file ask for. Only --download opens a connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains.
 """
 
@@ -67,6 +72,22 @@ class Options:
     json: bool = option(
         False, help="print one JSON object per event (runtime/event.schema.json describes it)"
     )
+    baseline: bool = option(
+        False, help="learn how the speaker usually reads, and correct for it (one speaker)"
+    )
+    baseline_file: str | None = option(
+        None, metavar="FILE", help="the same, kept in FILE; remove it to forget the speaker"
+    )
+    record: str | None = option(
+        None, metavar="FILE", help="store words, feature rows and events, no sound or pictures"
+    )
+    replay: str | None = option(
+        None, metavar="FILE", help="judge what --record stored again, perhaps by another --bundle"
+    )
+    save_media: str | None = option(
+        None, metavar="FOLDER", help="store the sound of every utterance in a new folder"
+    )
+    overlay: bool = option(False, help="show pictures, face and emotions in a window")
     realtime: bool = option(False, help="pace a file like a live stream; the events stay the same")
     demo: bool = option(False, help="analyse the built-in clip")
     list_devices: bool = option(False, help="list microphones and cameras and stop")
@@ -78,6 +99,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, argv, prog="dmd-live", epilog=_EPILOG)
+    logging.basicConfig(format="dmd-live: %(message)s", level=logging.WARNING)
     try:
         return _run(options)
     except DmdLiveError as error:
@@ -109,39 +131,66 @@ def _run(options: Options) -> int:
 def _listen(options: Options) -> None:
     media = options.input
     if options.demo:
-        if media is not None or options.camera is not None or options.microphone is not None:
+        if {media, options.camera, options.microphone, options.replay} != {None}:
             raise UsageError(
-                "--demo brings its own clip; leave out --input, --camera, --microphone"
+                "--demo brings its own clip; leave out --input, --camera, --microphone, --replay"
             )
         media = str(_DEMO)
-    if media is None and options.camera is None and options.microphone is None:
+    live = options.camera is not None or options.microphone is not None
+    if media is None and not live and options.replay is None:
         raise UsageError("nothing to listen to; try --demo, --input FILE or --camera 0 (--help)")
     microphone = options.microphone
     if options.camera is not None and microphone is None and media is None:
         microphone = "default"
-    with EmotionStream(
+    if options.overlay:
+        if media is None and options.camera is None:
+            raise UsageError("--overlay shows pictures: name a --camera or an --input with some")
+        from .overlay import check
+
+        check()
+    on_panel = live and _on_screen(options) and not options.overlay
+    stream = EmotionStream(
         input=media,
         camera=options.camera,
         microphone=microphone,
+        replay=options.replay,
         bundle=options.bundle,
         stt=options.stt,
         stt_model=options.stt_model,
         realtime=options.realtime,
-        # The panel of a live terminal shows them; lines would flood it.
-        provisional=options.provisional or (media is None and _on_screen(options)),
+        # The panel of a live terminal and the window show them; lines would flood the terminal.
+        provisional=options.provisional or on_panel or (live and options.overlay),
         hop_ms=options.hop_ms,
         stt_wait_ms=options.stt_wait_ms,
         av_offset_ms=options.av_offset_ms,
         width=options.width,
         height=options.height,
         rate_hz=options.rate_hz,
-    ) as stream:
+        baseline=options.baseline_file or options.baseline,
+        record=options.record,
+        save_media=options.save_media,
+    )
+    if options.overlay:
+        stream.on_event(partial(_line, options))
+    with stream:
         try:
-            _show(stream, as_json=options.json, on_screen=media is None and _on_screen(options))
+            if options.overlay:
+                from .overlay import show
+
+                show(stream)  # the window wants this thread; lines come from the stream's
+            else:
+                _show(stream, as_json=options.json, on_panel=on_panel)
         except KeyboardInterrupt:
             print(file=sys.stderr)
-        if media is None:
+        if live:
             _summary(stream.stats)
+        elif options.replay is not None:
+            replay = stream.stats["replay"]
+            print(
+                f"dmd-live: {replay['events']} events judged again, {replay['changed']} differ "
+                "from the recording",
+                file=sys.stderr,
+            )
         elif stream.stats["final"] == 0:
             print("dmd-live: nobody spoke", file=sys.stderr)
 
@@ -151,9 +200,14 @@ def _on_screen(options: Options) -> bool:
     return sys.stdout.isatty() and not options.json
 
 
-def _show(stream: EmotionStream, *, as_json: bool, on_screen: bool) -> None:
+def _line(options: Options, event: EmotionEvent) -> None:
+    if options.json or options.provisional or event.type == "final":
+        print(event.to_json() if options.json else readable(event), flush=True)
+
+
+def _show(stream: EmotionStream, *, as_json: bool, on_panel: bool) -> None:
     """Every event: a line each, or one panel that changes when a person looks on."""
-    if on_screen:
+    if on_panel:
         from .terminal import View
 
         with View(readable, lambda: stream.stats) as view:
@@ -173,6 +227,12 @@ def _summary(stats: dict[str, Any]) -> None:
         f"devices reopened: {again}",
         file=sys.stderr,
     )
+    if recording := stats["recording"]:
+        why = f", then stopped: {recording['error']}" if recording["error"] else ""
+        print(
+            f"dmd-live: {recording['events']} events recorded in {recording['file']}{why}",
+            file=sys.stderr,
+        )
     for name, reason in stats["down"].items():
         print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
 

@@ -1,21 +1,30 @@
 """`EmotionStream`: the class that robot apps embed and that the command line runs."""
 
 import asyncio
+import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import models
+from .baseline import Baseline
 from .bundle import Bundle
 from .engines.ort import OrtEngine
 from .errors import UsageError
-from .features.vision import VisionFeatures
+from .features.spec import SPEC
+from .features.text import TextFeatures
+from .features.vision import Seen, VisionFeatures
+from .judge import Evidence, Judge
+from .media import SoundFolder
 from .recognizer import Recognizer
+from .recording import Recorder, Recording
 from .schemas import EmotionEvent
 from .sources.base import Source
 from .speech import open_recogniser
@@ -25,6 +34,8 @@ __all__ = ["EmotionStream"]
 
 _logger = logging.getLogger("dmd_live")
 _JOIN_S = 1.0
+_SLOW_S = 0.1  # an early estimate that takes longer than this costs the next ones their turn
+_MUTED_S = 5.0
 
 
 class EmotionStream:
@@ -37,12 +48,19 @@ class EmotionStream:
     ```
 
     Give `input` (a media file), or `microphone` with or without `camera` (index, device path, URL
-    or GStreamer pipeline), or `source` (see `sources.base.Source`). `bundle`: a folder, default the
-    built-in one. `stt`: auto, vosk, moonshine or none; `stt_model`: folder of a Vosk model.
+    or GStreamer pipeline), or `source` (see `sources.base.Source`), or `replay` (a file that
+    `record` wrote, whose events are judged again). `bundle`: a folder, default the built-in one.
+    `stt`: auto, vosk, moonshine or none; `stt_model`: folder of a Vosk model.
     `realtime` paces a file like a live stream. `provisional`: early estimates as well, the first
     after 1 s of speech, then every `hop_ms`. `stt_wait_ms`: how long a final event waits for words,
     live. `av_offset_ms` is added to the time of pictures. `width`, `height` and `rate_hz` are asked
     of a local camera.
+
+    `record` names a new file for words, feature rows and events (no sound, no pictures); replayed
+    with the same bundle, it gives the same events with the latencies of the recording. `baseline`:
+    learn how the speaker usually reads and correct for it (see `Baseline`); a path keeps what was
+    learned in that file; a replay has the recording's baseline. `save_media` names a new or empty
+    folder for the sound of every utterance, which nothing else stores.
 
     Devices and models are opened by `with` (or `async with`); every error is a `DmdLiveError` whose
     message says what to do. A thread of its own does the work, whether or not anybody reads: every
@@ -58,6 +76,7 @@ class EmotionStream:
         camera: int | str | None = None,
         microphone: str | None = None,
         source: Source | None = None,
+        replay: str | Path | None = None,
         bundle: str | Path | None = None,
         stt: str = "auto",
         stt_model: str | Path | None = None,
@@ -69,20 +88,33 @@ class EmotionStream:
         width: int | None = None,
         height: int | None = None,
         rate_hz: float | None = None,
+        baseline: bool | str | Path = False,
+        record: str | Path | None = None,
+        save_media: str | Path | None = None,
     ) -> None:
         if hop_ms < 100 or stt_wait_ms < 0:
             raise UsageError("hop_ms is 100 at least, stt_wait_ms 0 at least")
         live = camera is not None or microphone is not None
-        if sum((input is not None, live, source is not None)) != 1:
+        if sum((input is not None, live, source is not None, replay is not None)) != 1:
             raise UsageError(
-                "give exactly one of: input (a file), camera/microphone (live), source (your own)"
+                "give exactly one of: input (a file), camera/microphone (live), source (your own), "
+                "replay (a recording)"
             )
-        if source is None:
+        if replay is not None and (baseline or save_media is not None):
+            raise UsageError(
+                "a recording has no sound to save, and its own baseline: leave both out of a replay"
+            )
+        self._source: Source | Recording
+        if replay is not None:
+            self._source = Recording(Path(replay))
+        elif source is not None:
+            self._source = source
+        elif input is not None:
+            self._source = _file(input, realtime)
+        else:
             size = {"width": width, "height": height, "rate_hz": rate_hz}
-            source = (
-                _file(input, realtime) if input is not None else _devices(camera, microphone, size)
-            )
-        self._source, self._live = source, input is None
+            self._source = _devices(camera, microphone, size)
+        self._live = input is None and replay is None
         self._no_vision = "no camera" if self._live else "no pictures in the file"
         self._bundle_folder = bundle
         self._stt = stt
@@ -92,7 +124,17 @@ class EmotionStream:
             "stt_wait_s": stt_wait_ms / 1e3,
             "av_offset_s": av_offset_ms / 1e3,
         }
+        self._with_baseline = bool(baseline)
+        self._baseline_file = None if isinstance(baseline, bool) else Path(baseline)
+        self._reset_baseline = False
+        self._record_to = None if record is None else Path(record)
+        self._media = None if save_media is None else SoundFolder(Path(save_media))
+        self._replayed = {"events": 0, "changed": 0}
         self._transcriber: Transcriber | None = None
+        self._bundle: Bundle | None = None
+        self._judge: Judge | None = None
+        self._baseline: Baseline | None = None
+        self._recorder: Recorder | None = None
         self._recognizer: Recognizer | None = None
         self._thread: threading.Thread | None = None
         self._change = threading.Condition()
@@ -192,16 +234,38 @@ class EmotionStream:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Events so far, packets dropped and devices reopened, by modality, and what is down."""
+        """Events so far, packets dropped and devices reopened, by modality, and what is down.
+
+        `recording`: its file, events and why it stopped ("" while it goes on), None without one.
+        `replay`: events judged again, and how many of them differ from what was recorded.
+        `baseline`: from how many utterances it was learned. `media`: as `recording`.
+        """
         with self._change:
             counts = dict(self._counts)
+        down = dict(getattr(self._source, "down", {}))
+        muted_s = 0.0 if self._recognizer is None else self._recognizer.muted_s
+        if muted_s >= _MUTED_S:
+            down.setdefault("audio", f"no sound at all for {muted_s:.0f} s; is it muted?")
         return {
             **counts,
             "dropped": dict(getattr(self._source, "n_dropped", {})),
             "restarts": dict(getattr(self._source, "n_restarts", {})),
             "speech_restarts": getattr(self._transcriber, "n_restarts", 0),
-            "down": dict(getattr(self._source, "down", {})),
+            "down": down,
+            "recording": self._recorder and self._recorder.stats,
+            "replay": dict(self._replayed),
+            "baseline": 0 if self._baseline is None else self._baseline.n_learned,
+            "media": self._media and self._media.stats,
         }
+
+    @property
+    def seen(self) -> Seen | None:
+        """The newest picture and the face that is followed in it, if any."""
+        return None if self._recognizer is None else self._recognizer.seen
+
+    def reset_baseline(self) -> None:
+        """Forget the speaker's baseline before the next event; from any thread or callback."""
+        self._reset_baseline = True
 
     def close(self) -> None:
         """Release devices and models; from any thread or callback, as often as you like."""
@@ -215,7 +279,25 @@ class EmotionStream:
             self._thread.join(_JOIN_S)
 
     def _open(self, bundle: Bundle) -> None:
-        has = self._source.modalities
+        text = TextFeatures(bundle.tokenizer_json)
+        self._bundle = bundle
+        self._baseline = self._open_baseline(bundle)
+        self._judge = Judge(bundle, OrtEngine(bundle.model), text, self._baseline)
+        if isinstance(self._source, Recording):
+            self._compare(self._source, bundle)
+        else:
+            self._recognizer = self._open_recognizer(self._source, text)
+        if self._media is not None:
+            self._media.open()
+        if self._record_to is not None:
+            from . import __version__  # set after this module is imported
+
+            state = None if self._baseline is None else self._baseline.state()
+            header = {"dmd_live": __version__, **_identity(bundle), "baseline": state}
+            self._recorder = Recorder(self._record_to, header)
+
+    def _open_recognizer(self, source: Source, text: TextFeatures) -> Recognizer:
+        has = source.modalities
         vision = VisionFeatures(models.resolve("face-landmarker")) if "vision" in has else None
         no_text = "speech-to-text off"
         if "audio" in has and self._stt != "none":
@@ -227,31 +309,52 @@ class EmotionStream:
                 self._transcriber = (
                     Background(recogniser, again) if self._live else Inline(recogniser)
                 )
-        self._recognizer = Recognizer(
-            bundle,
-            OrtEngine(bundle.model),
+        return Recognizer(
+            text,
             vision=vision,
             transcriber=self._transcriber,
             no_text=no_text,
             no_vision=self._no_vision,
-            down=getattr(self._source, "down", {}),
+            down=getattr(source, "down", {}),
+            keep=None if self._media is None else self._media.add,
             **self._settings,  # type: ignore[arg-type]
         )
 
+    def _open_baseline(self, bundle: Bundle) -> Baseline | None:
+        if isinstance(self._source, Recording):
+            state = self._source.header["baseline"]
+            if state is None:
+                return None
+            baseline = Baseline(bundle.emotions)
+            if self._source.header["bundle_sha256"] == bundle.info["bundle_sha256"]:
+                baseline.restore(state)
+            return baseline
+        if not self._with_baseline:
+            return None
+        baseline = Baseline(bundle.emotions)
+        if self._baseline_file is not None:
+            baseline.load(self._baseline_file, bundle.info["bundle_sha256"])
+        return baseline
+
+    def _compare(self, recording: Recording, bundle: Bundle) -> None:
+        """Say it when a recording was judged by another model than it now will be."""
+        now = _identity(bundle)
+        if any(recording.header[name] != now[name] for name in ("bundle_sha256", "precision")):
+            _logger.warning(
+                "recorded with bundle %s (%s), judged with %s (%s): events may differ",
+                recording.header["bundle_sha256"][:12],
+                recording.header["precision"],
+                now["bundle_sha256"][:12],
+                now["precision"],
+            )
+
     def _run(self) -> None:
-        """The stream's thread: packets into the recogniser, its events to whoever listens."""
-        recognizer = self._recognizer
-        assert recognizer is not None
+        """The stream's thread: evidence into the judge, its events to whoever listens."""
         try:
-            for packet in self._source.packets():
-                if self._closing:
-                    break
-                events = recognizer.tick() if packet is None else recognizer.push(packet)
-                for event in events:
-                    self._publish(event)
-            if not self._closing:
-                for event in recognizer.flush():
-                    self._publish(event)
+            if isinstance(self._source, Recording):
+                self._rejudge(self._source)
+            else:
+                self._listen(self._source)
         except Exception as error:
             self._error = None if self._closing else error
         finally:
@@ -262,7 +365,48 @@ class EmotionStream:
             if self._closing:
                 self._release()
 
-    def _publish(self, event: EmotionEvent) -> None:
+    def _listen(self, source: Source) -> None:
+        recognizer, patient_until, told = self._recognizer, 0.0, False
+        assert recognizer is not None
+        for packet in source.packets():
+            if self._closing:
+                return
+            for evidence in recognizer.tick() if packet is None else recognizer.push(packet):
+                begun = time.monotonic()
+                if evidence.type == "provisional" and self._live and begun < patient_until:
+                    continue  # the model is slow here: finals and pictures come first
+                self._publish(evidence)
+                took_s = time.monotonic() - begun
+                patient_until = begun + 2.0 * took_s if took_s > _SLOW_S else 0.0
+            if self._live and (recognizer.muted_s >= _MUTED_S) != told:
+                told = not told
+                if told:
+                    _logger.warning("the microphone delivers nothing but zeros; is it muted?")
+        if not self._closing:
+            for evidence in recognizer.flush():
+                self._publish(evidence)
+
+    def _rejudge(self, recording: Recording) -> None:
+        for evidence, recorded in recording.entries():
+            if self._closing:
+                return
+            event = self._publish(evidence, recorded["latency_ms"])
+            self._replayed["events"] += 1
+            self._replayed["changed"] += json.loads(event.to_json()) != recorded
+
+    def _publish(
+        self, evidence: Evidence, latency_ms: dict[str, float] | None = None
+    ) -> EmotionEvent:
+        """Judge the evidence, record and hand out the event; `latency_ms` replaces its own."""
+        assert self._judge is not None
+        if self._reset_baseline:
+            self._reset_baseline = False
+            evidence = replace(evidence, baseline_reset=True)
+        event = self._judge.event(evidence)
+        if latency_ms is not None:
+            event = replace(event, latency_ms=latency_ms)
+        if self._recorder is not None:
+            self._recorder.add(evidence, event)
         with self._change:
             number = self._counts["provisional"] + self._counts["final"]
             self._counts[event.type] += 1
@@ -277,6 +421,7 @@ class EmotionStream:
             except Exception:
                 self._counts["callback_errors"] += 1
                 _logger.exception("a callback of on_event failed; the stream goes on")
+        return event
 
     def _wake(self) -> None:
         for waker in tuple(self._wakers):
@@ -307,6 +452,23 @@ class EmotionStream:
         transcriber, self._transcriber = self._transcriber, None
         if transcriber is not None:
             transcriber.close()
+        if self._recorder is not None:
+            self._recorder.close()
+        path, self._baseline_file = self._baseline_file, None
+        if path and self._thread and self._baseline is not None and self._bundle is not None:
+            try:
+                self._baseline.save(path, self._bundle.info["bundle_sha256"])
+            except OSError as error:
+                _logger.warning("%s: the baseline is not saved (%s)", path, error.strerror)
+
+
+def _identity(bundle: Bundle) -> dict[str, Any]:
+    """What a recording says about who judged it."""
+    return {
+        "feature_spec_sha256": SPEC.sha256(),
+        "bundle_sha256": bundle.info["bundle_sha256"],
+        "precision": bundle.precision,
+    }
 
 
 def _file(path: str | Path, realtime: bool) -> Source:

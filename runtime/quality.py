@@ -1,6 +1,7 @@
 """What is wrong with a sound or a picture that an estimate should not be trusted for."""
 
 from collections import deque
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -8,7 +9,9 @@ from numpy.typing import NDArray
 
 from .features.spec import SPEC
 
-__all__ = ["PictureQuality", "sound_notes"]
+__all__ = ["FROZEN", "PictureQuality", "sound_notes"]
+
+FROZEN = "picture is frozen"
 
 _HISTORY_S = 2.0 * SPEC.max_utterance_s
 _FULL_SCALE = 0.999
@@ -23,27 +26,38 @@ def sound_notes(samples: NDArray[np.float32]) -> tuple[str, ...]:
     return ("sound is clipped",) if len(samples) and loud.mean() > _CLIPPED else ()
 
 
+class _Picture(NamedTuple):
+    time_s: float
+    brightness: float
+    checksum: int
+    n_faces: int
+
+
 class PictureQuality:
-    """Remembers how bright the pictures of the last 30 s were, and whether they changed."""
+    """Remembers of the pictures of the last 30 s what can be wrong with them."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float, int]] = deque()  # time, brightness, checksum
+        self._seen: deque[_Picture] = deque()
 
-    def add(self, time_s: float, rgb: NDArray[np.uint8]) -> None:
+    def add(self, time_s: float, rgb: NDArray[np.uint8], n_faces: int) -> None:
         """Take the (H, W, 3) uint8 picture of `time_s`; a sixteenth of its rows and columns."""
         some = rgb[::16, ::16]
-        self._seen.append((time_s, float(some.mean()), crc32(some.tobytes())))
-        while self._seen[0][0] < time_s - _HISTORY_S:
+        self._seen.append(_Picture(time_s, float(some.mean()), crc32(some.tobytes()), n_faces))
+        while self._seen[0].time_s < time_s - _HISTORY_S:
             self._seen.popleft()
 
     def notes(self, start_s: float, end_s: float) -> tuple[str, ...]:
         """Notes on the pictures of an utterance."""
-        inside = [item for item in self._seen if start_s <= item[0] < end_s]
+        inside = [picture for picture in self._seen if start_s <= picture.time_s < end_s]
         if not inside:
             return ()
         out = []
-        if np.mean([brightness for _, brightness, _ in inside]) < _DARK:
+        if np.mean([picture.brightness for picture in inside]) < _DARK:
             out.append("picture is dark")
-        if inside[-1][0] - inside[0][0] > _FROZEN_S and len({c for _, _, c in inside}) == 1:
-            out.append("picture is frozen")
+        lasted_s = inside[-1].time_s - inside[0].time_s
+        if lasted_s > _FROZEN_S and len({picture.checksum for picture in inside}) == 1:
+            out.append(FROZEN)
+        n_people = int(np.median([picture.n_faces for picture in inside]))
+        if n_people > 1:
+            out.append(f"{n_people} people in view")
         return tuple(out)

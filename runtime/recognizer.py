@@ -1,21 +1,18 @@
-"""From packets to events: features, voice activity, words, inference. No threads, no devices."""
+"""From packets to evidence: features, voice activity, words. No threads, no devices."""
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
-from .engines.base import Engine
-from .features.pack import Rows, pack
-from .features.spec import MODALITIES, SPEC
+from .features.spec import SPEC
 from .features.text import TextFeatures
-from .features.vision import VisionFeatures
-from .quality import PictureQuality, sound_notes
-from .schemas import EmotionEvent
+from .features.vision import FaceTracker, Seen, VisionFeatures
+from .judge import PRESENT, Evidence
+from .quality import FROZEN, PictureQuality, sound_notes
 from .sources.base import AudioChunk, Packet
 from .speech.background import Answer, Transcriber
 from .speech.base import Word
@@ -25,12 +22,8 @@ from .utterance import Segment, Segmenter, split_words
 
 __all__ = ["Recognizer"]
 
-PRESENT = "present"
-
 _FIRST_S = 1.0  # of speech before the first provisional event
 _GAP_S = 0.25  # sound that is missing: a device was replaced
-_STEADY = 0.1  # a provisional label yields only to one that is this much likelier
-_SMOOTH = 0.5  # weight of the newest provisional estimate
 
 
 @dataclass(frozen=True)
@@ -44,32 +37,29 @@ class _Closed:
 
 @dataclass
 class _Speaking:
-    """The utterance that goes on: provisional events so far, and the words of the newest."""
+    """The utterance that goes on: when the next estimate is due, and the words of the newest."""
 
     number: int
-    n_events: int = 0
     next_s: float = _FIRST_S
     asked: Segment | None = None
     words: tuple[Word, ...] = ()
-    probabilities: NDArray[np.float64] | None = None
-    label: int = -1
 
 
 class Recognizer:
-    """Push packets in order of time; get the events of the utterances that they complete.
+    """Push packets in order of time; get the evidence of the utterances that they complete.
 
-    The same packets give the same final events however fast they come. `vision` is None when the
+    The same packets give the same final evidence however fast they come. `vision` is None when the
     source has no pictures, `transcriber` is None when words are not wanted or cannot be had;
     `no_text` and `no_vision` are then the reasons that events report; `down` has the modalities
     whose device fails at the moment, with the reason, and may change at any time. `hop_s`: seconds
     between provisional events, None for none. `stt_wait_s`: how long a final event waits for words
     that a `Background` transcriber still owes. `av_offset_s` is added to the time of pictures.
+    `keep` is given number, interval and (n,) samples of every utterance that is judged.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
-        engine: Engine,
+        text: TextFeatures,
         *,
         vision: VisionFeatures | None,
         transcriber: Transcriber | None,
@@ -79,11 +69,15 @@ class Recognizer:
         hop_s: float | None = None,
         stt_wait_s: float = 1.5,
         av_offset_s: float = 0.0,
+        keep: Callable[[int, Segment, NDArray[np.float32]], None] | None = None,
     ) -> None:
-        self._emotions, self._uncertain_below = bundle.emotions, bundle.uncertain_below
-        self._engine = engine
-        self._text = TextFeatures(bundle.tokenizer_json)
-        self._vision = vision
+        self._text = text
+        self._vision = None if vision is None else FaceTracker(vision)
+        self._keep = keep
+        self.seen: Seen | None = None
+        """The newest picture and the face that is followed in it."""
+        self.muted_s = 0.0
+        """How long the sound has been exactly zero, as no open microphone's is."""
         self._transcriber = transcriber
         self._no_text, self._no_vision = no_text, no_vision
         self._down = {} if down is None else down
@@ -98,38 +92,41 @@ class Recognizer:
         self._speaking: _Speaking | None = None
         self._closed: deque[_Closed] = deque()
 
-    def push(self, packet: Packet) -> list[EmotionEvent]:
-        """Take one packet; returns the events that it, or the words known by now, allow."""
+    def push(self, packet: Packet) -> list[Evidence]:
+        """Take one packet; returns what it, or the words known by now, allow to judge."""
         arrived = time.monotonic()
-        events: list[EmotionEvent] = []
+        found: list[Evidence] = []
         if isinstance(packet, AudioChunk):
-            events += self._hear(packet, arrived)
+            found += self._hear(packet, arrived)
         elif self._vision is not None:
             at_s = packet.time_s + self._av_offset_s
-            self._timeline.add_vision(at_s, self._vision.row(packet.rgb))
-            self._pictures.add(at_s, packet.rgb)
-        return events + list(self._finals())
+            self.seen = self._vision.look(packet.rgb, at_s)
+            self._timeline.add_vision(at_s, self.seen.row)
+            self._pictures.add(at_s, packet.rgb, self.seen.n_faces)
+        return found + list(self._finals())
 
-    def tick(self) -> list[EmotionEvent]:
-        """Nothing came for a while: the events whose words are known, or waited for too long."""
+    def tick(self) -> list[Evidence]:
+        """Nothing came for a while: utterances whose words are known or waited for too long."""
         return list(self._finals())
 
-    def flush(self) -> list[EmotionEvent]:
+    def flush(self) -> list[Evidence]:
         """The stream ended: judge the utterance that is still open, and those that wait."""
         if self._segmenter is not None and (segment := self._segmenter.flush()) is not None:
             self._close(segment, time.monotonic())
-        events = list(self._finals())
+        found = list(self._finals())
         while self._closed:
             time.sleep(0.01)
-            events += self._finals()
-        return events
+            found += self._finals()
+        return found
 
-    def _hear(self, chunk: AudioChunk, arrived: float) -> Iterator[EmotionEvent]:
+    def _hear(self, chunk: AudioChunk, arrived: float) -> Iterator[Evidence]:
         if self._segmenter is None or chunk.start_s > self._expected_s + _GAP_S:
             self._restart(chunk.start_s, arrived)
         assert self._segmenter is not None
         self._expected_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz
         self._timeline.add_audio(chunk.start_s, chunk.samples)
+        length_s = len(chunk.samples) / SPEC.sample_rate_hz
+        self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
         samples = np.concatenate([self._unheard, chunk.samples])
         n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
         self._unheard = samples[n:]
@@ -149,7 +146,7 @@ class Recognizer:
             self._unheard = self._unheard[:0]
         self._segmenter = Segmenter(VoiceActivity.CHUNK / SPEC.sample_rate_hz, start_s)
 
-    def _early(self, segmenter: Segmenter, arrived: float) -> Iterator[EmotionEvent]:
+    def _early(self, segmenter: Segmenter, arrived: float) -> Iterator[Evidence]:
         """What can be said or prepared while somebody speaks."""
         speech = segmenter.speech
         if speech is None:
@@ -166,8 +163,8 @@ class Recognizer:
             self._speaking.next_s += self._hop_s
             yield self._provisional(self._speaking, speech, arrived)
 
-    def _provisional(self, speaking: _Speaking, speech: Segment, arrived: float) -> EmotionEvent:
-        """An estimate of the utterance so far, with the words that are known by now."""
+    def _provisional(self, speaking: _Speaking, speech: Segment, arrived: float) -> Evidence:
+        """What there is of the utterance so far, with the words that are known by now."""
         if self._transcriber is not None:
             self._ask(speech, final=False)
             for segment in (speaking.asked, speech):  # the newest that is known
@@ -177,26 +174,7 @@ class Recognizer:
         words = speaking.words
         while words and not self._text.fits([word.text for word in words]):
             words = words[1:]
-        event = self._event("provisional", speaking.number, speech, Answer(words), arrived)
-        return self._steady(speaking, event)
-
-    def _steady(self, speaking: _Speaking, event: EmotionEvent) -> EmotionEvent:
-        """The event, smoothed over the utterance, with a label that does not flicker."""
-        new = np.array(list(event.probabilities.values()))
-        if speaking.probabilities is not None:
-            new = _SMOOTH * new + (1.0 - _SMOOTH) * speaking.probabilities
-        speaking.probabilities = new
-        best = int(new.argmax())
-        if speaking.label < 0 or new[best] > new[speaking.label] + _STEADY:
-            speaking.label = best
-        revision, speaking.n_events = speaking.n_events, speaking.n_events + 1
-        return replace(
-            event,
-            revision=revision,
-            emotion=self._emotions[speaking.label],
-            uncertain=bool(new[speaking.label] < self._uncertain_below),
-            probabilities=dict(zip(self._emotions, new.tolist(), strict=True)),
-        )
+        return self._evidence("provisional", speaking.number, speech, Answer(words), arrived)
 
     def _close(self, segment: Segment, arrived: float) -> None:
         """An utterance has ended: want its words."""
@@ -215,7 +193,7 @@ class Recognizer:
         samples = self._timeline.samples(segment.start_s, segment.end_s)
         self._transcriber.ask(segment, samples, final=final)
 
-    def _finals(self) -> Iterator[EmotionEvent]:
+    def _finals(self) -> Iterator[Evidence]:
         """Events of the utterances, in order, whose words are known or have been waited for."""
         while self._closed:
             closed = self._closed[0]
@@ -228,7 +206,10 @@ class Recognizer:
                 return
             self._closed.popleft()
             for part, said in self._fit(closed.segment, answer.words):
-                yield self._event(
+                if self._keep is not None:
+                    samples = self._timeline.samples(part.start_s, part.end_s)
+                    self._keep(closed.number, part, samples)
+                yield self._evidence(
                     "final", closed.number, part, Answer(said, answer.error), closed.arrived
                 )
 
@@ -241,65 +222,39 @@ class Recognizer:
         first, second, cut = split_words(segment, words)
         return self._fit(first, words[:cut]) + self._fit(second, words[cut:])
 
-    def _event(
+    def _evidence(
         self, kind: str, number: int, segment: Segment, answer: Answer, arrived: float
-    ) -> EmotionEvent:
-        begun = time.monotonic()
-        text = " ".join(word.text for word in answer.words)
-        rows = Rows(
-            text=self._text.ids(text) if answer.words else np.zeros(0, np.int64),
-            audio=self._timeline.audio_rows(segment.start_s, segment.end_s),
-            vision=self._timeline.vision_rows(segment.start_s, segment.end_s),
-        )
-        modalities = self._presence(rows, answer.error)
-        if modalities["vision"] != PRESENT:
-            rows = Rows(text=rows.text, audio=rows.audio, vision=rows.vision[:0])
-        out = self._engine.infer(pack(rows))
-        probabilities = dict(zip(self._emotions, out["emotion"][0].tolist(), strict=True))
-        own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
-        ended = time.monotonic()
-        return EmotionEvent(
+    ) -> Evidence:
+        known = time.monotonic()
+        start_s, end_s = segment.start_s, segment.end_s
+        audio = self._timeline.audio_rows(start_s, end_s)
+        vision = self._timeline.vision_rows(start_s, end_s)
+        pictures = self._pictures.notes(start_s, end_s) if self._vision is not None else ()
+        text = PRESENT if answer.words else answer.error or "no words recognised"
+        modalities = {
+            "text": text if self._transcriber is not None else self._no_text,
+            "audio": PRESENT if len(audio) else "no sound",
+            "vision": self._vision_presence(vision, FROZEN in pictures),
+        }
+        return Evidence(
             type=kind,
             utterance=number,
-            revision=0,
-            start_s=segment.start_s,
-            end_s=segment.end_s,
-            text=text,
+            start_s=start_s,
+            end_s=end_s,
             words=answer.words,
-            sentiment=float(out["sentiment"][0]),
-            emotion=max(probabilities, key=probabilities.__getitem__),
-            uncertain=max(probabilities.values()) < self._uncertain_below,
-            probabilities=probabilities,
-            modality_sentiment={
-                m: value if modalities[m] == PRESENT else None for m, value in own.items()
-            },
-            modality_weight=dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True)),
+            audio=audio,
+            vision=vision if modalities["vision"] == PRESENT else vision[:0],
             modalities=modalities,
-            quality=(
-                *sound_notes(self._timeline.samples(segment.start_s, segment.end_s)),
-                *(self._pictures.notes(segment.start_s, segment.end_s) if self._vision else ()),
-            ),
-            latency_ms={
-                "words": (begun - arrived) * 1e3,
-                "inference": (ended - begun) * 1e3,
-                "total": (ended - arrived) * 1e3,
-            },
+            quality=(*sound_notes(self._timeline.samples(start_s, end_s)), *pictures),
+            arrived_s=arrived,
+            known_s=known,
         )
 
-    def _presence(self, rows: Rows, error: str) -> dict[str, str]:
-        """Each modality -> "present" or the reason of its absence."""
-        text = PRESENT if len(rows.text) else error or "no words recognised"
-        if self._transcriber is None:
-            text = self._no_text
-        return {
-            "text": text,
-            "audio": PRESENT if len(rows.audio) else "no sound",
-            "vision": self._vision_presence(rows.vision),
-        }
-
-    def _vision_presence(self, rows: NDArray[np.float32]) -> str:
+    def _vision_presence(self, rows: NDArray[np.float32], frozen: bool) -> str:
         if self._vision is None:
             return self._no_vision
         if not len(rows):
             return self._down.get("vision", "no picture")
-        return PRESENT if rows[:, -1].any() else "no face in view"
+        if not rows[:, -1].any():
+            return "no face in view"
+        return FROZEN if frozen else PRESENT

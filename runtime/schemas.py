@@ -30,7 +30,7 @@ class EmotionEvent:
     `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
     share in the fusion, which sum to 1. `quality` notes what was wrong with sound and picture.
     `latency_ms`, from the last packet of the utterance: `words` until they were known,
-    `inference`, and `total` until the event.
+    `inference`, and `total` until the event; a replayed event has those of the recording.
     """
 
     type: str

@@ -44,6 +44,22 @@ def test_heavy_libraries_are_imported_inside_what_needs_them(root: Path) -> None
         assert not imports(top) & HEAVY, file
 
 
+def test_intervals_are_measured_on_a_clock_that_never_jumps(root: Path) -> None:
+    """`time.time` and dates follow the wall clock, which is set while a device runs."""
+    for file in sorted((root / "runtime").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert "datetime" not in imports(tree), file
+        from_time = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "time"
+        }
+        assert from_time <= {"monotonic", "sleep"}, file
+        assert not any(isinstance(n, ast.ImportFrom) and n.module == "time" for n in ast.walk(tree))
+
+
 def test_importing_the_package_loads_numpy_and_the_standard_library_only(root: Path) -> None:
     code = (
         "import sys; import numpy; before = set(sys.modules); import runtime;"

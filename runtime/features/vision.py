@@ -4,14 +4,14 @@ MediaPipe's three face networks run here on LiteRT, without the mediapipe packag
 reports its use to its maker over the network, which a private runtime must not do. The steps
 between the networks follow MediaPipe's published graphs (face_detector_graph.cc,
 face_landmarks_detector_graph.cc, face_blendshapes_graph.cc, v1.0); a golden test compares the
-result with MediaPipe's own. Each picture is treated on its own, so rows do not depend on which
-other frames were analysed.
+result with MediaPipe's own. `VisionFeatures` treats each picture on its own; `FaceTracker` chooses
+among several faces the one that it has followed, and changes nothing where there is only one.
 """
 
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import FeatureError, ModelError
 from .spec import SPEC
 
-__all__ = ["Face", "VisionFeatures"]
+__all__ = ["Face", "FaceTracker", "Seen", "VisionFeatures"]
 
 Float = NDArray[np.float32]
 
@@ -32,6 +32,7 @@ _DETECTOR_SIZE = 128
 _LANDMARK_SIZE = 256
 _ROI_SCALE = 1.5
 _NMS_IOU = 0.3
+_LOST_S = 1.0  # a face that is not seen for longer is no longer followed
 # face_blendshapes_graph.cc, kLandmarksSubsetIdxs: the landmarks that the blendshape net reads.
 # fmt: off
 _BLENDSHAPE_LANDMARKS = np.array([
@@ -77,32 +78,34 @@ class VisionFeatures:
         52 blendshapes in [0, 1]; yaw, pitch, roll in radians; x, y of the face's centre in
         [-0.5, 0.5] of the picture; face height over picture height; 1.0. All zeros without a face.
         """
-        face = self.largest_face(rgb)
-        if face is None:
-            return np.zeros(SPEC.vision_dim, np.float32)
-        pose = _head_pose(face.landmarks, rgb.shape[1], rgb.shape[0])
-        return np.concatenate([face.blendshapes, pose, [1.0]]).astype(np.float32)
+        return _row(self.largest_face(rgb), rgb)
 
     def largest_face(self, rgb: NDArray[np.uint8]) -> Face | None:
         """The face with the largest detection box, or None. `rgb`: (H, W, 3) uint8.
 
         Raises FeatureError for any other shape or type.
         """
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
-            raise FeatureError(f"a picture must be (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
-        boxes = self._detect(rgb)
-        for box in sorted(boxes, key=lambda b: -b[2] * b[3]):
+        return next((face for _, face in self.faces(rgb, self.boxes(rgb))), None)
+
+    def faces(self, rgb: NDArray[np.uint8], boxes: Iterable[Float]) -> Iterator[tuple[Float, Face]]:
+        """The boxes in which there really is a face, in their order, and the faces."""
+        for box in boxes:
             landmarks = self._landmarks(rgb, box)
             if landmarks is not None:
                 points = landmarks[_BLENDSHAPE_LANDMARKS, :2]
                 (blendshapes,) = self._blendshapes(points[None])
-                return Face(landmarks=landmarks, blendshapes=blendshapes.reshape(-1))
-        return None
+                yield box, Face(landmarks=landmarks, blendshapes=blendshapes.reshape(-1))
 
-    def _detect(self, rgb: NDArray[np.uint8]) -> list[Float]:
-        """Boxes (16,): x, y, width, height and 6 key points (x, y), all in pixels."""
+    def boxes(self, rgb: NDArray[np.uint8]) -> list[Float]:
+        """Where faces seem to be in an (H, W, 3) uint8 picture, the largest first.
+
+        Boxes are (16,): x, y of the centre, width, height and 6 key points (x, y), all in pixels.
+        Raises FeatureError for any other shape or type of picture.
+        """
         import cv2
 
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+            raise FeatureError(f"a picture must be (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
         height, width = rgb.shape[:2]
         scale = _DETECTOR_SIZE / max(height, width)
         dx, dy = (_DETECTOR_SIZE - width * scale) / 2, (_DETECTOR_SIZE - height * scale) / 2
@@ -118,7 +121,7 @@ class VisionFeatures:
         found = _merge_overlapping(found, scores[keep])
         found[:, [0, *range(4, 16, 2)]] -= dx
         found[:, [1, *range(5, 16, 2)]] -= dy
-        return list((found / scale).astype(np.float32))
+        return sorted((found / scale).astype(np.float32), key=lambda box: -box[2] * box[3])
 
     def _landmarks(self, rgb: NDArray[np.uint8], box: Float) -> Float | None:
         """(478, 3) float32 landmarks in pixels of the face in `box`, or None if there is none."""
@@ -144,6 +147,59 @@ class VisionFeatures:
         points = mesh.reshape(-1, 3)
         xy = points[:, :2] @ to_picture.T + centre
         return np.column_stack([xy, points[:, 2] * size[0] / _LANDMARK_SIZE]).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """A picture and the face that is followed in it.
+
+    `rgb`: (H, W, 3) uint8; `row`: (59,) float32 (see `VisionFeatures.row`); `box`: x, y of the
+    centre, width, height in pixels, None without a face; `n_faces`: in view, followed or not.
+    """
+
+    rgb: NDArray[np.uint8]
+    row: Float
+    box: tuple[float, float, float, float] | None
+    n_faces: int
+
+
+class FaceTracker:
+    """Follows one face through the pictures of a stream.
+
+    It begins with the largest one and stays with the face nearest to where it last was. When that
+    one is hidden while others are in view, for up to 1 s nobody is seen rather than somebody else;
+    then the largest is followed. With one face in view the rows are those of `VisionFeatures.row`.
+    """
+
+    def __init__(self, networks: VisionFeatures) -> None:
+        self._networks = networks
+        self._last: Float | None = None  # box of the face that is followed
+        self._last_s = self._several_s = -np.inf  # when it, and when several faces, were seen
+
+    def look(self, rgb: NDArray[np.uint8], time_s: float) -> Seen:
+        """Take the (H, W, 3) uint8 picture of `time_s`; raises FeatureError for any other."""
+        boxes = self._networks.boxes(rgb)
+        if len(boxes) > 1:
+            self._several_s = time_s
+        box, face = next(self._networks.faces(rgb, self._choose(boxes, time_s)), (None, None))
+        if box is not None:
+            self._last, self._last_s = box, time_s
+        return Seen(
+            rgb=rgb,
+            row=_row(face, rgb),
+            box=None if box is None else (box[0], box[1], box[2], box[3]),
+            n_faces=len(boxes),
+        )
+
+    def _choose(self, boxes: list[Float], time_s: float) -> list[Float]:
+        """The boxes to look into, the first choice first."""
+        last = self._last
+        since_s = time_s - min(self._last_s, self._several_s)
+        if last is None or not boxes or since_s > _LOST_S:
+            return boxes
+        nearest = min(boxes, key=lambda box: np.hypot(*(box[:2] - last[:2])))
+        near = np.hypot(*(nearest[:2] - last[:2])) <= last[2]
+        return [nearest] if near else []
 
 
 class _Network:
@@ -212,6 +268,13 @@ def _iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.fl
     shared = np.prod(np.maximum(high - low, 0.0), axis=1)
     union = np.prod(box[2:4]) + np.prod(others[:, 2:4], axis=1) - shared
     return np.asarray(shared / np.maximum(union, 1e-9))
+
+
+def _row(face: Face | None, rgb: NDArray[np.uint8]) -> Float:
+    if face is None:
+        return np.zeros(SPEC.vision_dim, np.float32)
+    pose = _head_pose(face.landmarks, rgb.shape[1], rgb.shape[0])
+    return np.concatenate([face.blendshapes, pose, [1.0]]).astype(np.float32)
 
 
 def _head_pose(landmarks: Float, width: int, height: int) -> Float:

@@ -14,7 +14,7 @@ from .base import FrameSampler, Packet, VideoFrame
 __all__ = ["CameraSource"]
 
 _TIMEOUT_MS = 5_000
-_CLOSE_S = 2.0
+_CLOSE_S = 0.4
 
 
 class CameraSource:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from ..errors import SourceError
 from ..features.spec import SPEC
+from ..threads import join
 from .base import AudioChunk, Packet, Source, VideoFrame
 
 __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
-_JOIN_S = 2.0
+_JOIN_S = 0.3
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
@@ -68,8 +69,7 @@ class MergedSource:
             self._change.notify_all()
         for source in self._sources:
             source.__exit__(None, None, None)
-        for thread in self._threads:
-            thread.join(_JOIN_S)
+        join(self._threads, _JOIN_S)
         self._threads = []
 
     def packets(self) -> Iterator[Packet | None]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DmdLiveError
+from ..threads import join
 from ..utterance import Segment
 from .base import SpeechToText, Word
 
@@ -19,7 +20,7 @@ Float = NDArray[np.float32]
 
 _N_ANSWERS = 16
 _STUCK_S = 10.0
-_JOIN_S = 2.0
+_JOIN_S = 1.1
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,11 @@ class Background:
             return self._answers.get(segment)
 
     def close(self) -> None:
-        """End the thread; one that hangs is left behind, and ends with the process."""
+        """End the thread; one that hangs is left behind."""
         with self._change:
             self._closed = True
             self._change.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
+        join([self._thread], _JOIN_S)
 
     def _start(self, recogniser: SpeechToText | None) -> threading.Thread:
         thread = threading.Thread(

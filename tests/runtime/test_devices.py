@@ -105,7 +105,9 @@ def test_microphone_and_camera(
                 wav.mux(stream.encode(piece))
         wav.mux(stream.encode(None))
     out = tmp_path / "events.jsonl"
-    command = [sys.executable, "-m", "runtime.cli", "--camera", camera, "--json", "--provisional"]
+    recording = str(tmp_path / "talk.jsonl")
+    command = [sys.executable, "-m", "runtime.cli", "--camera", camera, "--json", "--provisional",
+               "--record", recording]  # fmt: skip
     with out.open("w") as file:
         process = subprocess.Popen(
             command, cwd=root, env=sound, stdout=file, stderr=subprocess.PIPE, text=True
@@ -134,6 +136,12 @@ def test_microphone_and_camera(
         starts = [word["start_s"] for word in final["words"]]
         assert starts == sorted(starts)
         assert final["start_s"] <= starts[0]
+    # Ctrl-C left a whole recording: every line printed comes again, with its latencies.
+    command = [sys.executable, "-m", "runtime.cli", "--replay", recording, "--json"]
+    replay = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert replay.returncode == 0, replay.stderr
+    assert replay.stderr.endswith(" 0 differ from the recording\n")
+    assert set(out.read_text().splitlines()) <= set(replay.stdout.splitlines())
 
 
 def test_a_run_without_any_network(root: Path) -> None:

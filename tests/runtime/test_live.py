@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +16,14 @@ import jsonschema
 import numpy as np
 import pytest
 
-from runtime import live
+from runtime import live, models
+from runtime.engines.base import Arrays
+from runtime.engines.ort import OrtEngine
 from runtime.errors import SourceError, SpeechError, UsageError
 from runtime.live import EmotionStream
 from runtime.schemas import SCHEMA, EmotionEvent
 from runtime.sources.base import AudioChunk, Packet, VideoFrame
+from runtime.sources.camera import CameraSource
 from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
 from runtime.speech import open_recogniser
@@ -397,18 +402,271 @@ def test_bad_sound_and_pictures_are_noted(packets: list[Packet]) -> None:
         assert next(iter(stream)).quality == ()
 
 
-def test_opening_and_closing_leaks_nothing(packets: list[Packet]) -> None:
+def later(packet: Packet, by_s: float) -> Packet:
+    if isinstance(packet, VideoFrame):
+        return replace(packet, time_s=packet.time_s + by_s)
+    return replace(packet, start_s=packet.start_s + by_s)
+
+
+def test_a_frozen_camera_is_not_looked_at(
+    packets: list[Packet], offline: list[EmotionEvent]
+) -> None:
+    """It hangs, with a face in its picture, for the first sentence."""
+    still = next(p.rgb for p in packets if isinstance(p, VideoFrame))
+    frozen = [
+        replace(p, rgb=still) if isinstance(p, VideoFrame) and p.time_s < offline[0].end_s else p
+        for p in packets
+    ]
+    with EmotionStream(source=Script(frozen), stt_wait_ms=PATIENT) as stream:
+        first, second = stream
+    assert first.modalities["vision"] == "picture is frozen"
+    assert first.quality == ("picture is frozen",)
+    assert first.modality_weight["vision"] == 0.0
+    assert first.text == offline[0].text
+    assert said([second]) == said([offline[1]])
+    assert second.quality == ()
+
+
+def test_two_people_are_noted(packets: list[Packet], offline: list[EmotionEvent]) -> None:
+    """Somebody else, smaller, stands beside the speaker: noted, and not taken for the speaker."""
+    import cv2
+
+    def joined(picture: VideoFrame) -> VideoFrame:
+        other = cv2.resize(picture.rgb, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+        canvas = np.zeros((picture.rgb.shape[0], 2 * picture.rgb.shape[1], 3), np.uint8)
+        canvas[:, : picture.rgb.shape[1]] = picture.rgb
+        canvas[: len(other), -other.shape[1] :] = other
+        return replace(picture, rgb=canvas)
+
+    crowd = [joined(p) if isinstance(p, VideoFrame) else p for p in packets]
+    with EmotionStream(source=Script(crowd), stt_wait_ms=PATIENT) as stream:
+        events = list(stream)
+        assert stream.seen is not None
+        assert stream.seen.n_faces == 2
+        assert stream.seen.box is not None
+        assert stream.seen.box[0] < stream.seen.rgb.shape[1] / 2
+    for event, alone in zip(events, offline, strict=True):
+        assert event.quality == ("2 people in view",)
+        assert event.modalities == alone.modalities
+
+
+def test_a_muted_microphone_is_told(
+    packets: list[Packet], offline: list[EmotionEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    down: list[dict[str, str]] = []
+
+    class Muted(Script):
+        def packets(self) -> Iterator[Packet]:
+            for k in range(60):
+                yield AudioChunk(start_s=k / 10, samples=np.zeros(1_600, np.float32))
+            down.append(stream.stats["down"])
+            yield from (later(packet, 6.0) for packet in super().packets())
+            down.append(stream.stats["down"])
+
+    stream = EmotionStream(source=Muted(packets), stt_wait_ms=PATIENT)
+    with stream:
+        events = list(stream)
+    assert down == [{"audio": "no sound at all for 6 s; is it muted?"}, {}]
+    assert caplog.text.count("is it muted?") == 1
+    assert [event.text for event in events] == [event.text for event in offline]
+
+
+def test_slow_inference_costs_early_estimates_only(
+    packets: list[Packet], offline: list[EmotionEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(OrtEngine):
+        def infer(self, inputs: Arrays) -> dict[str, np.ndarray]:
+            time.sleep(0.6)
+            return super().infer(inputs)
+
+    class One(Script):
+        def __init__(self, modality: str, kind: type) -> None:
+            super().__init__([p for p in packets if isinstance(p, kind)], paced=True)
+            self.modalities = frozenset({modality})
+
+    monkeypatch.setattr(live, "OrtEngine", Slow)
+    source = MergedSource(One("vision", VideoFrame), One("audio", AudioChunk))
+    got: list[EmotionEvent] = []
+    stream = EmotionStream(source=source, provisional=True, hop_ms=100)
+    stream.on_event(got.append)
+    with stream:
+        list(stream)
+        assert stream.stats["dropped"]["audio"] == 0
+        assert stream.stats["dropped"]["vision"] > 0
+    finals = [event for event in got if event.type == "final"]
+    assert [event.text for event in finals] == [event.text for event in offline]
+    assert all(event.modalities["vision"] == "present" for event in finals)
+    assert max(event.latency_ms["total"] for event in finals) < 2_500
+    # At most half of the time is spent on them: fewer than the 50 that were wanted.
+    assert 2 <= len(got) - 2 <= 10
+
+
+def test_models_that_vanish_after_the_start(
+    packets: list[Packet],
+    offline: list[EmotionEvent],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All files are gone after the first sentence; a recogniser that crashes cannot come back."""
+    bundle = Path(shutil.copytree(root / "runtime" / "default_bundle", tmp_path / "bundle"))
+    cache = tmp_path / "cache"
+    for name in ("face-landmarker", "silero-vad", "moonshine-tiny-en"):
+        part = models.resolve(name)
+        if part.is_dir():
+            shutil.copytree(part, cache / name)
+        else:
+            (cache / name).mkdir(parents=True)
+            shutil.copy(part, cache / name)
+    monkeypatch.setenv("DMD_LIVE_CACHE", str(cache))
+
+    class Vanishing(Script):
+        def packets(self) -> Iterator[Packet]:
+            for packet in super().packets():
+                if isinstance(packet, AudioChunk) and packet.start_s >= 6.0 and cache.exists():
+                    shutil.rmtree(cache)
+                    shutil.rmtree(bundle)
+                yield packet
+
+    assert models.resolve("silero-vad").is_relative_to(cache)
+    with EmotionStream(source=Vanishing(packets), bundle=bundle, stt_wait_ms=PATIENT) as stream:
+        assert said(list(stream)) == said(offline)
+    assert not cache.exists()
+
+
+def test_a_recogniser_that_cannot_come_back(
+    packets: list[Packet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It crashes, and its model is gone: text is missing, with the reason; the rest goes on."""
+    opened = [Recogniser(crash)]
+    monkeypatch.setattr(
+        live,
+        "open_recogniser",
+        lambda stt, model: opened.pop() if opened else open_recogniser("vosk", tmp_path),
+    )
+    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+        first, second = stream
+    assert first.modalities["text"] in ("out of memory", second.modalities["text"])
+    assert "is no Vosk model" in second.modalities["text"]
+    assert second.modalities["audio"] == second.modalities["vision"] == "present"
+    assert second.modality_weight["text"] == 0.0
+
+
+def test_nobody_reads(packets: list[Packet], offline: list[EmotionEvent]) -> None:
+    with EmotionStream(source=Script(packets), provisional=True, stt_wait_ms=PATIENT) as stream:
+        until = time.monotonic() + 30.0
+        while not stream.ended and time.monotonic() < until:
+            time.sleep(0.1)
+        assert stream.stats["final"] == 2
+        assert said(list(stream)) == said(offline)
+    assert no_threads_left()
+
+
+def test_closing_takes_two_seconds_at_most(packets: list[Packet], demo: Path) -> None:
+    """In the middle of speech, with a real decoder behind the camera; and with a hung one."""
+
+    class Heard(Script):
+        def __init__(self) -> None:
+            super().__init__([p for p in packets if isinstance(p, AudioChunk)], paced=True)
+            self.modalities = frozenset({"audio"})
+
+    class Hung(Script):
+        def __init__(self) -> None:
+            super().__init__([])
+            self.modalities = frozenset({"vision"})
+
+        def packets(self) -> Iterator[Packet]:
+            release.wait(30)
+            yield from ()
+
+    release = threading.Event()
+    for camera, left in ((CameraSource(str(demo)), False), (Hung(), True)):
+        stream = EmotionStream(source=MergedSource(camera, Heard()), provisional=True)
+        with stream:
+            time.sleep(1.5)
+            begun = time.monotonic()
+            stream.close()
+            assert time.monotonic() - begun < 2.0
+        assert no_threads_left() != left
+    release.set()
+    time.sleep(0.1)
+    assert no_threads_left()
+
+
+def test_opening_and_closing_leaks_nothing(packets: list[Packet], demo: Path) -> None:
+    """DMD_LIVE_CYCLES asks for more cycles; the first ones load what stays."""
+
     def n_handles() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     if not Path("/proc/self/fd").exists():
         pytest.skip("file handles are counted on Linux only")
+
+    class Heard(Script):
+        def __init__(self) -> None:
+            super().__init__([p for p in packets if isinstance(p, AudioChunk)][:20])
+            self.modalities = frozenset({"audio"})
+
     counts = []
-    for _ in range(6):
-        with EmotionStream(source=Script(packets[:20])) as stream:
-            list(stream)
+    for cycle in range(int(os.environ.get("DMD_LIVE_CYCLES", "10"))):
+        source = MergedSource(CameraSource(str(demo)), Heard(), reopen=False)
+        with EmotionStream(source=source if cycle % 2 else Script(packets[:20])):
+            time.sleep(0.1 * (cycle % 4))
         counts.append((n_handles(), threading.active_count()))
-    assert counts[-1] == counts[1]
+    assert len(set(counts[3:])) == 1, counts
+
+
+def test_the_sound_is_stored_only_when_asked_for(
+    packets: list[Packet],
+    offline: list[EmotionEvent],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "sound"
+    stream = EmotionStream(source=Script(packets), stt_wait_ms=PATIENT, save_media=folder)
+    with stream:
+        assert "is being stored in" in caplog.text
+        list(stream)
+    files = sorted(folder.iterdir())
+    assert stream.stats["media"] == {"folder": str(folder), "files": 2, "error": ""}
+    assert len(files) == 2
+    for path, event in zip(files, offline, strict=True):
+        assert path.name == f"{event.utterance:05d}_{event.start_s:.2f}s.wav"
+        with FileSource(path) as source:
+            sound = np.concatenate([p.samples for p in source.packets()])
+        heard = np.concatenate([p.samples for p in packets if isinstance(p, AudioChunk)])
+        first, last = round(16_000 * event.start_s), round(16_000 * event.end_s)
+        np.testing.assert_allclose(sound, heard[first:last], atol=2 / 32_767)
+    with pytest.raises(UsageError, match="not empty"):
+        EmotionStream(source=Script(packets), save_media=folder).__enter__()
+    assert stream.stats["recording"] is None
+
+
+def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
+    from runtime.overlay import draw
+
+    with EmotionStream(input=demo) as stream:
+        events = list(stream)
+    seen = stream.seen
+    assert seen is not None
+    assert seen.box is not None
+    happy = draw(seen, events[1])
+    assert happy.shape == (480, 480 + 300, 3)
+    assert happy.dtype == np.uint8
+    scale = 480 / seen.rgb.shape[0]
+    x, y, w, h = (round(scale * value) for value in seen.box)
+    bare = draw(replace(seen, box=None), events[1])
+    changed = np.argwhere((bare != happy).any(axis=2))
+    np.testing.assert_allclose(changed.min(axis=0), [y - h / 2, x - w / 2], atol=3)
+    np.testing.assert_allclose(changed.max(axis=0), [y + h / 2, x + w / 2], atol=3)
+    # The bar of the likeliest emotion is the longest, and green.
+    green = (happy[:, 480 + 150 :] == (90, 200, 90)).all(axis=2)
+    row = int(green.sum(axis=1).argmax())
+    assert (row - 18) // 26 == list(events[1].probabilities).index(events[1].emotion)
+    assert green[row].sum() == pytest.approx(events[1].confidence * 135, abs=2)
+    waiting = draw(seen, None)
+    np.testing.assert_array_equal(waiting[:, :480], happy[:, :480])
+    assert not (waiting[:, 480:] == (90, 200, 90)).all(axis=2).any()
 
 
 def test_a_segment_that_is_likely_is_the_one_that_closes() -> None:

@@ -10,7 +10,7 @@ import pytest
 from runtime import models
 from runtime.errors import FeatureError, ModelError
 from runtime.features.spec import SPEC
-from runtime.features.vision import VisionFeatures
+from runtime.features.vision import FaceTracker, VisionFeatures
 
 Picture = np.ndarray
 YAW, PITCH, ROLL, X, Y, SCALE, PRESENT = range(52, 59)
@@ -82,6 +82,51 @@ def test_the_largest_of_several_faces(
     alone, found = faces.row(large), faces.row(both)
     assert (found[X] < 0) == large_left
     assert found[SCALE] == pytest.approx(alone[SCALE], abs=0.03)
+
+
+def two_people(picture: Picture, small_at: int, *, large: bool = True) -> Picture:
+    """A large face on the right, unless it is hidden, and a small one at column `small_at`."""
+    import cv2
+
+    small = cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((picture.shape[0], 2 * picture.shape[1], 3), np.uint8)
+    canvas[: small.shape[0], small_at : small_at + small.shape[1]] = small
+    if large:
+        canvas[:, -picture.shape[1] :] = picture
+    return canvas
+
+
+def test_one_face_is_followed_without_changing_a_bit(
+    faces: VisionFeatures, pictures: list[Picture]
+) -> None:
+    tracker = FaceTracker(faces)
+    for k, picture in enumerate(pictures[::4]):
+        seen = tracker.look(picture, 4 * k / 15)
+        np.testing.assert_array_equal(seen.row, faces.row(picture))
+        assert seen.n_faces == 1
+        assert seen.box is not None
+
+
+def test_the_face_that_was_followed_is_kept(faces: VisionFeatures, pictures: list[Picture]) -> None:
+    """The small one was there first, and moves; a larger one comes, goes and stays."""
+    tracker, picture = FaceTracker(faces), pictures[0]
+    step = picture.shape[1] // 15
+    for k in range(6):
+        large = k in (1, 2, 4, 5)
+        view = two_people(picture, k * step, large=large)
+        seen = tracker.look(view, k / 15)
+        assert seen.n_faces == 1 + large
+        assert seen.row[X] < 0.0  # the small one, left
+        if large:
+            assert faces.row(view)[X] > 0.0  # the largest, right
+    # The one that is followed is hidden: for a second nobody is seen, then the other one.
+    alone = two_people(picture, 0)
+    alone[:, : picture.shape[1]] = 0
+    rows = [tracker.look(alone, 6 / 15 + k / 15).row for k in range(18)]
+    assert not any(row.any() for row in rows[:14])
+    assert rows[-1][X] > 0.0
+    # It comes back, and the new one is kept.
+    assert tracker.look(two_people(picture, 0), 25 / 15).row[X] > 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""From the evidence of an utterance to its event: the model, smoothing, the speaker's baseline."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .baseline import Baseline
+from .bundle import Bundle
+from .engines.base import Engine
+from .features.pack import Rows, pack
+from .features.spec import MODALITIES
+from .features.text import TextFeatures
+from .schemas import EmotionEvent
+from .speech.base import Word
+
+__all__ = ["PRESENT", "Evidence", "Judge"]
+
+Float = NDArray[np.float32]
+
+PRESENT = "present"
+
+_STEADY = 0.1  # a provisional label yields only to one that is this much likelier
+_SMOOTH = 0.5  # weight of the newest provisional estimate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """All that one event depends on, but for the model and what was judged before.
+
+    `audio`: (Ta, 43), `vision`: (Tv, 59) float32 rows, none where the modality is absent;
+    `modalities`: "present" or the reason of absence; `arrived_s` and `known_s`: when the last
+    packet came and when the words were known, by `time.monotonic()`; `baseline_reset`: the
+    speaker's baseline is forgotten before this one is judged. The rest is as in `EmotionEvent`.
+    """
+
+    type: str
+    utterance: int
+    start_s: float
+    end_s: float
+    words: tuple[Word, ...]
+    audio: Float
+    vision: Float
+    modalities: dict[str, str]
+    quality: tuple[str, ...]
+    arrived_s: float = 0.0
+    known_s: float = 0.0
+    baseline_reset: bool = False
+
+
+class Judge:
+    """Evidence in, events out, in order; the same evidence always gives the same events.
+
+    Provisional events are smoothed over their utterance, with a label that does not flicker.
+    `baseline` corrects all of them and learns from the final ones; None leaves them as they are.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, text: TextFeatures, baseline: Baseline | None = None
+    ) -> None:
+        self._emotions, self._uncertain_below = bundle.emotions, bundle.uncertain_below
+        self._engine, self._text, self._baseline = engine, text, baseline
+        self._utterance = 0  # of the provisional events below
+        self._revision = 0
+        self._smooth: NDArray[np.float64] | None = None
+        self._label = -1
+
+    def event(self, evidence: Evidence) -> EmotionEvent:
+        """The event of one piece of evidence."""
+        if self._baseline is not None and evidence.baseline_reset:
+            self._baseline.reset()
+        words = evidence.words
+        # Words were cut to fit when they were recognised, but maybe for another tokenizer.
+        while words and not self._text.fits([word.text for word in words]):
+            words = words[1:]
+        modalities = dict(evidence.modalities)
+        if evidence.words and not words:  # a single "word" that is no word
+            modalities["text"] = "words do not fit"
+        text = " ".join(word.text for word in words)
+        ids = self._text.ids(text) if words else np.zeros(0, np.int64)
+        out = self._engine.infer(pack(Rows(text=ids, audio=evidence.audio, vision=evidence.vision)))
+        probabilities = out["emotion"][0].astype(np.float64)
+        sentiment = float(out["sentiment"][0])
+        if self._baseline is not None:
+            raw = probabilities, sentiment
+            probabilities, sentiment = self._baseline.correct(*raw)
+            if evidence.type == "final":
+                self._baseline.learn(*raw)
+        own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
+        best = int(probabilities.argmax())
+        event = EmotionEvent(
+            type=evidence.type,
+            utterance=evidence.utterance,
+            revision=0,
+            start_s=evidence.start_s,
+            end_s=evidence.end_s,
+            text=text,
+            words=words,
+            sentiment=sentiment,
+            emotion=self._emotions[best],
+            uncertain=bool(probabilities[best] < self._uncertain_below),
+            probabilities=dict(zip(self._emotions, probabilities.tolist(), strict=True)),
+            modality_sentiment={
+                m: value if modalities[m] == PRESENT else None for m, value in own.items()
+            },
+            modality_weight=dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True)),
+            modalities=modalities,
+            quality=evidence.quality,
+            latency_ms={},
+        )
+        if event.type == "provisional":
+            event = self._steady(event, probabilities)
+        ended = time.monotonic()
+        latency_ms = {
+            "words": (evidence.known_s - evidence.arrived_s) * 1e3,
+            "inference": (ended - evidence.known_s) * 1e3,
+            "total": (ended - evidence.arrived_s) * 1e3,
+        }
+        return replace(event, latency_ms=latency_ms)
+
+    def _steady(self, event: EmotionEvent, new: NDArray[np.float64]) -> EmotionEvent:
+        """A provisional event, smoothed over the utterance, whose label does not flicker."""
+        if event.utterance != self._utterance:
+            self._utterance, self._revision, self._smooth = event.utterance, 0, None
+        if self._smooth is None:
+            self._label = int(new.argmax())
+        else:
+            new = _SMOOTH * new + (1.0 - _SMOOTH) * self._smooth
+        self._smooth = new
+        best = int(new.argmax())
+        if new[best] > new[self._label] + _STEADY:
+            self._label = best
+        revision, self._revision = self._revision, self._revision + 1
+        return replace(
+            event,
+            revision=revision,
+            emotion=self._emotions[self._label],
+            uncertain=bool(new[self._label] < self._uncertain_below),
+            probabilities=dict(zip(self._emotions, new.tolist(), strict=True)),
+        )

@@ -1,0 +1,50 @@
+"""From evidence to an event, with the built-in model."""
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.engines.ort import OrtEngine
+from runtime.features.spec import SPEC
+from runtime.features.text import TextFeatures
+from runtime.judge import PRESENT, Evidence, Judge
+from runtime.schemas import EmotionEvent
+from runtime.speech.base import Word
+
+
+def judged(*texts: str) -> EmotionEvent:
+    """The event of a second of noise with these words, a tenth of a second each."""
+    bundle = Bundle.load()
+    judge = Judge(bundle, OrtEngine(bundle.model), TextFeatures(bundle.tokenizer_json))
+    noise = np.random.default_rng(0).normal(size=(25, SPEC.audio_dim)).astype(np.float32)
+    words = [Word(text=t, start_s=k / 10, end_s=(k + 1) / 10) for k, t in enumerate(texts)]
+    evidence = Evidence(
+        type="final",
+        utterance=1,
+        start_s=0.0,
+        end_s=1.0,
+        words=tuple(words),
+        audio=noise,
+        vision=np.zeros((0, SPEC.vision_dim), np.float32),
+        modalities={"text": PRESENT, "audio": PRESENT, "vision": "no camera"},
+        quality=(),
+    )
+    return judge.event(evidence)
+
+
+def test_words_that_do_not_fit_are_left_out_from_the_first_on() -> None:
+    event = judged(*["hello"] * 100, "bye")
+    assert event.text.startswith("hello hello")
+    assert event.text.endswith("bye")
+    assert len(event.words) == SPEC.max_pieces - 2
+    assert event.modalities["text"] == "present"
+
+
+def test_a_word_that_is_no_word_is_no_text() -> None:
+    event = judged("qxz" * 33)
+    assert event.words == ()
+    assert event.modalities == {
+        "text": "words do not fit", "audio": "present", "vision": "no camera"
+    }  # fmt: skip
+    assert event.modality_sentiment["text"] is None
+    assert event.modality_weight["text"] == 0.0
+    assert judged("hello").modality_weight["text"] > 0.0
