@@ -131,7 +131,7 @@ def export_graph(model: DMD, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             _Deployed(model).eval(),
             _example(),
             dynamo=True,

@@ -18,6 +18,7 @@ from runtime.features.spec import SPEC
 from train import checkpoint
 from train.config import Config, ModelConfig
 from train.data.corpora import EMOTIONS
+from train.data.utterance import Utterance
 from train.models.dmd import DMD
 from train.models.language import LanguageEncoder
 
@@ -50,8 +51,23 @@ def exported(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, with fp32 and int8."""
     folder = tmp_path_factory.mktemp("export") / "bundle"
     graph.write_bundle(checkpoint.load(saved), folder)
-    quantize.quantize(folder)
+    quantize.quantize(folder, "int8-dynamic", utterances(6), utterances(8), budget=1e6)
     return folder
+
+
+def utterances(n: int) -> list[Utterance]:
+    """Random ones of differing lengths."""
+    rng = np.random.default_rng(n)
+    return [
+        Utterance(
+            text=rng.integers(0, 30_000, int(rng.integers(3, 20))),
+            audio=rng.normal(-6, 2, (int(rng.integers(9, 60)), SPEC.audio_dim)).astype(np.float32),
+            vision=rng.random((int(rng.integers(9, 40)), SPEC.vision_dim), np.float32),
+            emotion=k % len(EMOTIONS),
+            sentiment=float(rng.uniform(-3, 3)),
+        )
+        for k in range(n)
+    ]
 
 
 def inputs(batch: int, tt: int, ta: int, tv: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -98,6 +114,15 @@ def test_int8_is_smaller_and_close(exported: Path) -> None:
     batch = inputs(1, 9, 40, 31)
     fp32, int8 = (OrtEngine(Bundle.load(exported, p).model).infer(batch) for p in sizes)
     assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
+
+
+def test_a_model_over_the_budget_is_refused_and_not_written(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    graph.write_bundle(checkpoint.load(saved), folder)
+    with pytest.raises(UsageError, match="points"):
+        quantize.quantize(folder, "fp16", utterances(6), utterances(8), budget=-1.0)
+    assert set(Bundle.load(folder).info["models"]) == {"fp32"}
+    assert not list(folder.glob("*fp16*"))
 
 
 def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:

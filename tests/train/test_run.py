@@ -1,5 +1,6 @@
 """The whole path on small data: train, be killed, go on, export, quantize, compare, run."""
 
+import hashlib
 import json
 import os
 import signal
@@ -69,22 +70,20 @@ def test_from_checkpoint_to_events(
 ) -> None:
     folder = tmp_path / "bundle"
     graph.write_bundle(checkpoint.load(trained), folder)
-    quantize.quantize(folder)
-    rows = parity.run(
-        parity.Options(
-            checkpoint=str(trained),
-            bundle=str(folder),
-            data=str(data),
-            cache=str(data / "cache"),
-            split="test",
-        )
-    )
+    where = {"bundle": str(folder), "data": str(data), "cache": str(data / "cache")}
+    quantize.run(quantize.Options(**where, budget=1e6))
+    rows = parity.run(parity.Options(**where, checkpoint=str(trained), split="test", budget=0.01))
     table = capsys.readouterr().out
     assert [row.model for row in rows] == ["torch", "fp32", "int8"] * 7
     assert all(name in table for name in ("torch", "fp32", "int8", "text+audio+vision"))
     assert all(row.max_difference < 1e-4 for row in rows if row.model == "fp32")
-    written = writer.read(folder)["parity"]
+    assert {"certificate.json", "CERTIFICATE.md"} <= writer.read(folder)["files"].keys()
+    written = json.loads((folder / "certificate.json").read_text())
     assert [row["subset"] for row in written["rows"]] == [row.subset for row in rows]
+    for precision, verdict in written["models"].items():
+        model = (folder / f"model.{precision}.onnx").read_bytes()
+        assert verdict["sha256"] == hashlib.sha256(model).hexdigest()
+        assert verdict["passed"] == (verdict["largest_change_points"] <= 0.01)
     with EmotionStream(input=demo, bundle=folder) as stream:
         events = list(stream)
     assert len(events) == 2
