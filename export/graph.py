@@ -142,9 +142,9 @@ def export_graph(model: DMD, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
-    _name_nodes(model.graph)
-    path.write_bytes(model.SerializeToString())
+    proto = program.model_proto
+    _name_nodes(proto.graph)
+    path.write_bytes(proto.SerializeToString())
 
 
 def _name_nodes(graph: Any) -> None:

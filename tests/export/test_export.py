@@ -110,7 +110,7 @@ def test_graph_has_the_contract_and_nothing_of_training(exported: Path) -> None:
 
 def test_int8_is_smaller_and_close(exported: Path) -> None:
     sizes = {p: (exported / f"model.{p}.onnx").stat().st_size for p in ("fp32", "int8")}
-    assert sizes["int8"] < 0.4 * sizes["fp32"]
+    assert sizes["int8"] < 0.45 * sizes["fp32"]
     batch = inputs(1, 9, 40, 31)
     fp32, int8 = (OrtEngine(Bundle.load(exported, p).model).infer(batch) for p in sizes)
     assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
