@@ -141,7 +141,6 @@ def export_graph(model: DMD, path: Path) -> None:
             opset_version=OPSET,
             verbose=False,
         )
-    assert program is not None
     proto = program.model_proto
     _name_nodes(proto.graph)
     path.write_bytes(proto.SerializeToString())

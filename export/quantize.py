@@ -2,8 +2,8 @@
 
 Recipes: `int8-dynamic` (CPU: weights in int8, activations quantized as they come), `int8-qdq`
 (explicit, symmetric Q/DQ pairs with scales calibrated on real features, as TensorRT wants it),
-`fp16`, and `mixed` (int8-qdq with the rest in fp16). Outliers of the language encoder's
-feed-forward activations move into the weights first (SmoothQuant, Xiao et al., ICML 2023).
+`fp16`, and `mixed` (int8-qdq with the rest in fp16). Before scales are calibrated, outliers of the
+language encoder's activations move into its weights (SmoothQuant, Xiao et al., ICML 2023).
 """
 
 import logging
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,22 @@ from runtime.bundle import Bundle
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError, UsageError
-from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.features.pack import OUTPUTS
 from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
-from train.loop import SUBSETS, Batch, evaluate, keep
+from train.loop import SUBSETS, evaluate, keep
 
 from . import bundle
 from .half import to_fp16
-from .parity import infer_onnx, largest_change
+from .parity import Metrics, infer_onnx, onnx_inputs, worst_change
 
-__all__ = ["PRECISIONS", "Options", "quantize", "run"]
+__all__ = ["Judge", "Options", "quantize", "run"]
 
 # Recipe -> name of the model in the bundle.
-PRECISIONS = {"int8-dynamic": "int8", "int8-qdq": "int8-qdq", "fp16": "fp16", "mixed": "mixed"}
-_CALIBRATION = ("minmax", "entropy", "percentile")
+_PRECISIONS = {"int8-dynamic": "int8", "int8-qdq": "int8-qdq", "fp16": "fp16", "mixed": "mixed"}
+# Option -> name in onnxruntime.quantization.CalibrationMethod.
+_CALIBRATION = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 _N_EXAMPLES = 96
 _N_RANKING = 100
 _SMOOTHING = 0.75  # SmoothQuant's alpha: how much of an outlier moves into the weights
@@ -55,12 +57,12 @@ class Options:
     data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
     recipe: str = option(
         "int8-dynamic",
-        choices=(*PRECISIONS, "auto"),
-        help="auto tries all, and the runtime then takes the fastest that holds the budget here",
+        choices=(*_PRECISIONS, "auto"),
+        help="auto tries all and names the fastest, on this machine, that holds the budget",
     )
     budget: float = option(0.5, metavar="POINTS", help="largest change of any metric, hundredths")
     calibration: str = option(
-        "minmax", choices=_CALIBRATION, help="how int8-qdq and mixed choose scales"
+        "minmax", choices=tuple(_CALIBRATION), help="how int8-qdq and mixed choose scales"
     )
     cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
 
@@ -84,8 +86,8 @@ def run(options: Options) -> None:
     composer = compose(Path(options.data), config, source.tokenizer_json, Path(options.cache))
     spread = np.linspace(0, composer.n_training - 1, _N_EXAMPLES).astype(int)
     examples = [composer.training(0, int(k)) for k in spread]
-    held_out = composer.held_out("valid")
-    recipes = tuple(PRECISIONS) if options.recipe == "auto" else (options.recipe,)
+    judge = Judge(source.model, composer.held_out("valid"))
+    recipes = tuple(_PRECISIONS) if options.recipe == "auto" else (options.recipe,)
     times: dict[str, float] = {}
     for recipe in recipes:
         try:
@@ -93,7 +95,7 @@ def run(options: Options) -> None:
                 folder,
                 recipe,
                 examples,
-                held_out,
+                judge,
                 budget=options.budget,
                 calibration=options.calibration,
             )
@@ -102,33 +104,29 @@ def run(options: Options) -> None:
                 raise
             print(f"export.quantize: {error}")
             continue
-        times[PRECISIONS[recipe]] = ms
+        times[_PRECISIONS[recipe]] = ms
     if options.recipe == "auto":
-        times["fp32"] = _milliseconds(source.model, held_out)
-        fastest = min(times, key=times.__getitem__)
-        bundle.update(folder, {"preferred": fastest})
+        times["fp32"] = judge.milliseconds(source.model)
         shown = ", ".join(f"{p} {ms:.1f} ms" for p, ms in sorted(times.items(), key=lambda t: t[1]))
-        print(f"export.quantize: {shown}; the runtime takes {fastest}")
+        print(f"export.quantize: fastest first: {shown}")
 
 
 def quantize(
     folder: Path,
     recipe: str,
     examples: Sequence[Utterance],
-    held_out: Sequence[Utterance],
+    judge: "Judge",
     *,
     budget: float = 0.5,
     calibration: str = "minmax",
 ) -> float:
     """Write the recipe's model next to the fp32 model; returns its median time in milliseconds.
 
-    `examples` calibrate, `held_out` judges. Raises UsageError, and writes nothing, when no choice
-    of parts keeps the budget; BundleError for a damaged bundle.
+    `examples` calibrate, `judge` compares with the fp32 model. Raises UsageError, and writes
+    nothing, when no choice of parts keeps the budget; BundleError for a damaged bundle.
     """
     source = Bundle.load(folder, "fp32")
-    logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises on the root logger
-    judge = _Judge(source.model, held_out)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as temporary:
+    with _quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as temporary:
         maker = _Maker(source.model, recipe, calibration, examples, Path(temporary))
         # Measured on validation texts, the language encoder's activations cost most by far.
         dynamic = recipe == "int8-dynamic"
@@ -140,14 +138,12 @@ def quantize(
             print(f"export.quantize: {recipe}: {change:.2f} points at most ({where})", flush=True)
             if change <= budget:
                 break
-            ranking = ranking or [
-                part for part in _most_sensitive_first(maker, judge) if part not in left_out
-            ]
+            ranking = ranking or _most_sensitive_first(maker, judge, left_out)
             if not ranking:
                 raise UsageError(f"{recipe} changes {where} by {change:.2f} points, over {budget}")
             left_out.append(ranking.pop(0))
             print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)
-    precision = PRECISIONS[recipe]
+    precision = _PRECISIONS[recipe]
     name = f"model.{precision}.onnx"
     bundle.write_file(folder / name, model)
     facts = {
@@ -158,7 +154,7 @@ def quantize(
         "change_points": round(change, 3),
     }
     bundle.update(folder, {"models": {precision: name}, "quantization": {precision: facts}})
-    ms = _milliseconds(model, held_out)
+    ms = judge.milliseconds(model)
     sizes = [len(m) / 1e6 for m in (source.model, model)]
     print(
         f"export.quantize: {sizes[0]:.1f} MB fp32 -> {sizes[1]:.1f} MB {precision}, {ms:.1f} ms an"
@@ -167,7 +163,7 @@ def quantize(
     return ms
 
 
-class _Judge:
+class Judge:
     """What a model costs against the fp32 model, on utterances with every subset of modalities."""
 
     def __init__(self, fp32: bytes, utterances: Sequence[Utterance]) -> None:
@@ -175,19 +171,16 @@ class _Judge:
             np.array([u.emotion for u in utterances]),
             np.array([u.sentiment for u in utterances]),
         )
-        self._batches = {s: [keep(collate([u]), s) for u in utterances] for s in SUBSETS}
+        self._batches = {"+".join(s): [keep(collate([u]), s) for u in utterances] for s in SUBSETS}
+        self._timed = [collate([u]) for u in utterances[:_N_TIMED]]
         self._some = [b for batches in self._batches.values() for b in batches[::7]][:_N_RANKING]
         engine = OrtEngine(fp32)
-        self._metrics = {s: self._measure(engine, b) for s, b in self._batches.items()}
+        self._metrics = self._measure(engine)
         self._outputs = infer_onnx(engine, self._some)
 
     def change(self, model: bytes) -> tuple[float, str]:
         """Largest change of any metric in points, and where."""
-        engine = OrtEngine(model)
-        change, metric, subset = max(
-            (*largest_change(self._measure(engine, b), self._metrics[s]), "+".join(s))
-            for s, b in self._batches.items()
-        )
+        change, metric, subset = worst_change(self._measure(OrtEngine(model)), self._metrics)
         return change, f"{metric} of {subset}"
 
     def distance(self, model: bytes) -> float:
@@ -195,8 +188,23 @@ class _Judge:
         found = infer_onnx(OrtEngine(model), self._some)
         return float(np.mean([np.abs(found[o] - self._outputs[o]).mean() for o in OUTPUTS]))
 
-    def _measure(self, engine: OrtEngine, batches: Sequence[Batch]) -> dict[str, float]:
-        return evaluate(infer_onnx(engine, batches), *self._labels)
+    def milliseconds(self, model: bytes) -> float:
+        """Median time of one utterance with all modalities, one thread."""
+        engine = OrtEngine(model, n_threads=1)
+        times = []
+        for batch in self._timed:
+            inputs = onnx_inputs(batch)
+            engine.infer(inputs)  # the first run of a shape sets memory up
+            start = time.perf_counter()
+            engine.infer(inputs)
+            times.append(time.perf_counter() - start)
+        return 1e3 * float(np.median(times))
+
+    def _measure(self, engine: OrtEngine) -> Metrics:
+        return {
+            subset: evaluate(infer_onnx(engine, batches), *self._labels)
+            for subset, batches in self._batches.items()
+        }
 
 
 class _Maker:
@@ -214,17 +222,14 @@ class _Maker:
         from onnxruntime.quantization import quant_pre_process
 
         self._recipe, self._calibration, self._fp32 = recipe, calibration, fp32
-        self._examples = [
-            {name: batch[name].numpy() for name in INPUTS}
-            for batch in (collate([u]) for u in examples)
-        ]
+        self._examples = [onnx_inputs(collate([u])) for u in examples]
         self._ready, self._made = temporary / "ready.onnx", temporary / "made.onnx"
         source = temporary / "fp32.onnx"
         source.write_bytes(fp32)
         # Shapes are inferred and constants folded; the runtime's own fusions come at load time.
         quant_pre_process(source, self._ready, skip_symbolic_shape=True, skip_optimization=True)
         model = onnx.load(self._ready)
-        if recipe != "fp16":
+        if recipe in ("int8-qdq", "mixed"):
             _smooth(model, self._examples)
             onnx.save(model, self._ready)
         constant = {i.name for i in model.graph.initializer}
@@ -265,6 +270,7 @@ class _Maker:
             weight_type=QuantType.QInt8,
         )
         model = onnx.load(self._made)
+        del model.graph.value_info[:]  # shapes that only the quantizer wanted
         _quantize_weights(model, excluded)
         return bytes(model.SerializeToString())
 
@@ -286,11 +292,7 @@ class _Maker:
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method={
-                "minmax": CalibrationMethod.MinMax,
-                "entropy": CalibrationMethod.Entropy,
-                "percentile": CalibrationMethod.Percentile,
-            }[self._calibration],
+            calibrate_method=getattr(CalibrationMethod, _CALIBRATION[self._calibration]),
             extra_options={
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
@@ -313,11 +315,27 @@ class _Reader:
         return next(self._examples, None)
 
 
-def _most_sensitive_first(maker: _Maker, judge: _Judge) -> list[str]:
-    """Parts in the order of what each costs when it alone is quantized."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that the quantizer gives on the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _most_sensitive_first(maker: _Maker, judge: Judge, left_out: Sequence[str]) -> list[str]:
+    """Parts but those of `left_out`, by what each costs when it alone is quantized."""
     parts = maker.parts
-    cost = {p: judge.distance(maker.make([q for q in parts if q != p])) for p in parts}
-    return sorted(parts, key=cost.__getitem__, reverse=True)
+    cost = {
+        p: judge.distance(maker.make([q for q in parts if q != p]))
+        for p in parts
+        if p not in left_out
+    }
+    return sorted(cost, key=cost.__getitem__, reverse=True)
 
 
 def _part(name: str) -> str:
@@ -404,20 +422,6 @@ def _smooth(model: Any, examples: Sequence[dict[str, Any]]) -> None:
             weight = (stored[node.name] * s[:, None]).astype(np.float32)
             graph.initializer.append(numpy_helper.from_array(weight, f"{node.name}/weight"))
             node.input[:] = [smoothed.output[0], f"{node.name}/weight"]
-
-
-def _milliseconds(model: bytes, utterances: Sequence[Utterance]) -> float:
-    """Median time of one utterance, one thread."""
-    engine = OrtEngine(model, n_threads=1)
-    times = []
-    for utterance in utterances[:_N_TIMED]:
-        batch = collate([utterance])
-        inputs = {name: batch[name].numpy() for name in INPUTS}
-        engine.infer(inputs)  # the first run of a shape sets memory up
-        start = time.perf_counter()
-        engine.infer(inputs)
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
 
 
 if __name__ == "__main__":

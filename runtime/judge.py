@@ -15,7 +15,7 @@ from .features.text import TextFeatures
 from .schemas import EmotionEvent
 from .speech.base import Word
 
-__all__ = ["PRESENT", "Evidence", "Judge"]
+__all__ = ["PRESENT", "Evidence", "Judge", "newest_that_fit"]
 
 Float = NDArray[np.float32]
 
@@ -70,10 +70,8 @@ class Judge:
         """The event of one piece of evidence."""
         if self._baseline is not None and evidence.baseline_reset:
             self._baseline.reset()
-        words = evidence.words
         # Words were cut to fit when they were recognised, but maybe for another tokenizer.
-        while words and not self._text.fits([word.text for word in words]):
-            words = words[1:]
+        words = newest_that_fit(self._text, evidence.words)
         modalities = dict(evidence.modalities)
         if evidence.words and not words:  # a single "word" that is no word
             modalities["text"] = "words do not fit"
@@ -139,3 +137,10 @@ class Judge:
             uncertain=bool(new[self._label] < self._uncertain_below),
             probabilities=dict(zip(self._emotions, new.tolist(), strict=True)),
         )
+
+
+def newest_that_fit(text: TextFeatures, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    """The last of `words`, as many as the model takes."""
+    while words and not text.fits([word.text for word in words]):
+        words = words[1:]
+    return words

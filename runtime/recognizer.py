@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .features.spec import SPEC
 from .features.text import TextFeatures
 from .features.vision import FaceTracker, Seen, VisionFeatures
-from .judge import PRESENT, Evidence
+from .judge import PRESENT, Evidence, newest_that_fit
 from .quality import FROZEN, PictureQuality, sound_notes
 from .sources.base import AudioChunk, Packet
 from .speech.background import Answer, Transcriber
@@ -123,9 +123,9 @@ class Recognizer:
         if self._segmenter is None or chunk.start_s > self._expected_s + _GAP_S:
             self._restart(chunk.start_s, arrived)
         assert self._segmenter is not None
-        self._expected_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz
-        self._timeline.add_audio(chunk.start_s, chunk.samples)
         length_s = len(chunk.samples) / SPEC.sample_rate_hz
+        self._expected_s = chunk.start_s + length_s
+        self._timeline.add_audio(chunk.start_s, chunk.samples)
         self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
         samples = np.concatenate([self._unheard, chunk.samples])
         n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
@@ -171,9 +171,7 @@ class Recognizer:
                 if segment and (answer := self._transcriber.answer(segment)) and answer.words:
                     speaking.words = answer.words
             speaking.asked = speech
-        words = speaking.words
-        while words and not self._text.fits([word.text for word in words]):
-            words = words[1:]
+        words = newest_that_fit(self._text, speaking.words)
         return self._evidence("provisional", speaking.number, speech, Answer(words), arrived)
 
     def _close(self, segment: Segment, arrived: float) -> None:

@@ -1,7 +1,6 @@
 """A calm view of a live stream in the terminal (rich): what is said, felt and seen right now."""
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from .features.spec import MODALITIES
@@ -32,13 +31,8 @@ class View:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
 
     def show(self, event: EmotionEvent) -> None:
         """Take a new event."""

@@ -1,7 +1,6 @@
 """Scalars of every epoch for TensorBoard, when asked for."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from runtime.errors import UsageError
@@ -30,12 +29,7 @@ class Board:
     def __enter__(self) -> "Board":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._writer is not None:
             self._writer.close()
 

@@ -1,6 +1,7 @@
 """Checkpoint -> bundle -> int8, on a small untrained model: the very code that ships real ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def exported(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its bundle, with fp32 and int8."""
     folder = tmp_path_factory.mktemp("export") / "bundle"
     graph.write_bundle(checkpoint.load(saved), folder)
-    quantize.quantize(folder, "int8-dynamic", utterances(6), utterances(8), budget=1e6)
+    judge = quantize.Judge(Bundle.load(folder, "fp32").model, utterances(8))
+    quantize.quantize(folder, "int8-dynamic", utterances(6), judge, budget=1e6)
     return folder
 
 
@@ -110,17 +112,35 @@ def test_graph_has_the_contract_and_nothing_of_training(exported: Path) -> None:
 
 def test_int8_is_smaller_and_close(exported: Path) -> None:
     sizes = {p: (exported / f"model.{p}.onnx").stat().st_size for p in ("fp32", "int8")}
-    assert sizes["int8"] < 0.45 * sizes["fp32"]
+    assert sizes["int8"] < 0.4 * sizes["fp32"]
     batch = inputs(1, 9, 40, 31)
     fp32, int8 = (OrtEngine(Bundle.load(exported, p).model).infer(batch) for p in sizes)
     assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
 
 
+@pytest.mark.parametrize(
+    ("recipe", "precision", "most"),
+    [("fp16", "fp16", 0.005), ("int8-qdq", "int8-qdq", 0.1), ("mixed", "mixed", 0.1)],
+)
+def test_other_recipes_are_close_too(
+    exported: Path, tmp_path: Path, recipe: str, precision: str, most: float
+) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "bundle"))
+    judge = quantize.Judge(Bundle.load(folder, "fp32").model, utterances(8))
+    quantize.quantize(folder, recipe, utterances(6), judge, budget=1e6)
+    made = Bundle.load(folder, precision)
+    assert 0.0 < judge.distance(made.model) < most
+    assert made.info["quantization"][precision]["recipe"] == recipe
+    ops = {node.op_type for node in onnx.load_from_string(made.model).graph.node}
+    assert ("DequantizeLinear" in ops) == (recipe != "fp16")
+
+
 def test_a_model_over_the_budget_is_refused_and_not_written(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     graph.write_bundle(checkpoint.load(saved), folder)
+    judge = quantize.Judge(Bundle.load(folder, "fp32").model, utterances(8))
     with pytest.raises(UsageError, match="points"):
-        quantize.quantize(folder, "fp16", utterances(6), utterances(8), budget=-1.0)
+        quantize.quantize(folder, "fp16", utterances(6), judge, budget=-1.0)
     assert set(Bundle.load(folder).info["models"]) == {"fp32"}
     assert not list(folder.glob("*fp16*"))
 
