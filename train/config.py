@@ -114,7 +114,11 @@ class DataConfig:
     audio_share: float = 0.0  # share of batches that are voices alone
     vision_share: float = 0.0  # share of batches that are faces alone
     neutral_share: float = 0.0  # share of whole utterances with one or two neutral modalities
-    conflict_share: float = 0.0  # share in which one modality contradicts the other two
+    neutral_weight: float = 1.0  # of neutral voices and faces alone; that of every other is 1
+    conflict_share: float = 0.0  # share in which one modality contradicts the other two:
+    conflict_text: float = 1.0  # weights of who contradicts; best in proportion to how often each
+    conflict_audio: float = 1.0  # is wrong about strangers, since in training hardly any is
+    conflict_vision: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

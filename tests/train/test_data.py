@@ -16,7 +16,7 @@ from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, DataConfig
 from train.data import corpora
 from train.data.compose import Composer, change_gain, moving_face
-from train.data.corpora import EMOTIONS, DataError
+from train.data.corpora import EMOTIONS, NEUTRAL, DataError
 from train.data.open import compose
 from train.data.prototypes import prototypes
 from train.data.utterance import Utterance, collate
@@ -273,6 +273,31 @@ def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
     assert 0.68 < said["same"] / 600 < 0.84
     assert 0.07 < said["neutral"] / 600 < 0.2
     assert 0.05 < said["other"] / 600 < 0.15
+
+
+def test_the_modality_that_contradicts_is_the_one_that_the_configuration_names(
+    tokenizer_json: Path,
+) -> None:
+    texts, features = made_up()
+    config = DataConfig(
+        rated_share=0.0, conflict_share=1.0, conflict_text=0.0, conflict_audio=1.0,
+        conflict_vision=0.0,
+    )  # fmt: skip
+    composer = Composer(texts, features, tokenizer_json, config, seed=5)
+    for k in range(50):
+        utterance = composer.training(0, k)
+        assert utterance.shown is not None
+        text, audio, vision = utterance.shown
+        assert text == vision == utterance.emotion != audio
+
+
+def test_neutral_voices_are_as_common_as_the_configuration_says(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    config = DataConfig(audio_share=1.0, neutral_weight=4.0)
+    composer = Composer(texts, features, tokenizer_json, config, seed=5)
+    emotions = [composer.training(0, k).emotion for k in range(600)]
+    n_spoken = len({r.emotion for r, _ in features.voices})
+    assert emotions.count(NEUTRAL) / 600 == pytest.approx(4.0 / (3.0 + n_spoken), abs=0.06)
 
 
 def test_what_is_left_of_an_utterance_has_its_own_label() -> None:

@@ -52,7 +52,7 @@ class Composer:
     Every `batch_size` training utterances are of one kind, a batch: whole utterances, or one
     modality alone (`DataConfig.text_share` and so on), which costs a fraction of the time.
     Sentences alone come in their natural frequency, with the rated ones; voices and faces alone
-    come equally often of every emotion.
+    come equally often of every emotion but neutral, which is commoner (`neutral_weight`).
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Composer:
         batch_size: int = 1,
     ) -> None:
         self._config, self._seed, self._batch_size = config, seed, batch_size
+        odd = np.array([config.conflict_text, config.conflict_audio, config.conflict_vision])
+        self._oddness = odd / odd.sum()
         self.n_training = config.utterances_per_epoch
         self._tokenizer = tokenizer = TextFeatures(tokenizer_json)
         self._rated: dict[str, list[_Sentence]] = defaultdict(list)
@@ -222,7 +224,8 @@ class Composer:
                     shown[m] = NEUTRAL
         elif kind < self._config.neutral_share + self._config.conflict_share:
             others = [e for e in range(len(EMOTIONS)) if e != emotion]
-            shown[str(rng.choice(MODALITIES))] = int(rng.choice(others))
+            odd = rng.choice(MODALITIES, p=self._oddness)
+            shown[str(odd)] = int(rng.choice(others))
         return shown
 
     def _compose(
@@ -248,11 +251,14 @@ class Composer:
         )
 
     def _alone(self, rng: Rng, modality: str) -> Utterance:
-        """A training voice or face of an emotion, all of them equally often."""
+        """A training voice or face."""
         lacking = self._lacking(self._voices if modality == "audio" else self._faces)
         if modality == "vision":
             lacking = [e for e in lacking if e != NEUTRAL]
-        emotion = int(rng.choice([e for e in range(len(EMOTIONS)) if e not in lacking]))
+        weights = np.ones(len(EMOTIONS))
+        weights[NEUTRAL] = self._config.neutral_weight
+        weights[lacking] = 0.0
+        emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
         if modality == "audio":

@@ -45,8 +45,9 @@ def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Compo
         known = ", ".join((*corpora.CORPORA, PROTOTYPES))
         raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; there are: {known}")
     features = prepare(data, cache, names)
-    if PROTOTYPES in names:
-        features = replace(features, faces=[*features.faces, *prototypes()])
+    if PROTOTYPES in names:  # they are tested on only where there are no photographs
+        made_up = [(r, row) for r, row in prototypes() if r.split == "train" or not features.faces]
+        features = replace(features, faces=[*features.faces, *made_up])
     return Composer(
         corpora.texts(data, names),
         features,
