@@ -280,7 +280,7 @@ class Composer:
         if augment:  # corpora equally often: the smaller one is not drowned
             found = _pick(rng, list(self._training_voices[emotion].values()))
         rows = _pick(rng, found)
-        return augment_audio(rng, rows) if augment else rows
+        return augment_audio(rng, rows) if augment and rng.random() < 0.5 else rows
 
     def _face(self, rng: Rng, split: str, emotion: int, n_rows: int, *, augment: bool) -> Float:
         # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
