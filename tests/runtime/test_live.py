@@ -101,6 +101,21 @@ def test_a_live_stream_gives_the_finals_of_the_file(
     assert no_threads_left()
 
 
+def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) -> None:
+    """Five clips; twenty where DMD_LIVE_DATA names a data folder."""
+    clips = [demo, *sorted((root / "tests" / "golden" / "emodb").glob("*.flac"))]
+    if "DMD_LIVE_DATA" in os.environ:
+        clips += sorted((Path(os.environ["DMD_LIVE_DATA"]) / "ravdess").glob("*.flac"))[::48]
+    n_finals = 0
+    for clip in clips:
+        with EmotionStream(input=clip) as stream:
+            offline = said(list(stream))
+        with EmotionStream(input=clip, realtime=True, provisional=True) as stream:
+            assert said(list(stream)) == offline, clip
+        n_finals += len(offline)
+    assert n_finals >= len(clips)
+
+
 def test_every_event_is_as_the_schema_says(packets: list[Packet]) -> None:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
