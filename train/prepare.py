@@ -26,7 +26,7 @@ from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
 from runtime.utterance import SegmenterConfig
 
-from .data.corpora import CORPORA, DataError, Recording, faces, missing, voices
+from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
 from .recordings import prepare_recordings
 
 __all__ = ["Features", "decode_audio", "prepare", "spoken"]
@@ -98,6 +98,7 @@ def main() -> int:
         for line in missing(data):
             print(f"train.prepare: warning: {line}", file=sys.stderr)
         found = prepare(data, Path(options.out))
+        _write_splits(data, Path(options.out) / "splits.csv")
     except DmdLiveError as error:
         print(f"train.prepare: {error}", file=sys.stderr)
         return 2
@@ -109,6 +110,14 @@ def main() -> int:
         f"{found.n_faceless} pictures without a face"
     )
     return 0
+
+
+def _write_splits(data: Path, path: Path) -> None:
+    """Who is in which split, as a table: corpus, person, split."""
+    rows = [("corpus", "person", "split"), *people(data)]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPORA)) -> Features:

@@ -390,3 +390,10 @@ def test_nobody_is_in_two_splits() -> None:
             splits.setdefault((r.corpus, r.person), set()).add(r.split)
         assert all(len(s) == 1 for s in splits.values())
         assert {s for found in splits.values() for s in found} == set(corpora.SPLITS)
+
+
+@pytest.mark.skipif("DMD_LIVE_DATA" not in os.environ, reason="DMD_LIVE_DATA names no data folder")
+def test_the_split_list_in_the_repository_is_that_of_the_readers(root: Path) -> None:
+    table = (root / "configs" / "splits.csv").read_text(encoding="utf-8").splitlines()
+    people = corpora.people(Path(os.environ["DMD_LIVE_DATA"]))
+    assert table == ["corpus,person,split", *(",".join(row) for row in people)]

@@ -33,6 +33,7 @@ __all__ = [
     "Text",
     "faces",
     "missing",
+    "people",
     "split_by_hash",
     "texts",
     "voices",
@@ -130,6 +131,12 @@ def voices(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording
 def faces(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
     """All pictures of ckplus48 whose emotion is one of the seven (contempt is not)."""
     return _read({"ckplus48": _ckplus48}, data, only, "vision")
+
+
+def people(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[tuple[str, str, str]]:
+    """(corpus, person, split) of everybody who is heard or seen, sorted."""
+    found = {(r.corpus, r.person, r.split) for r in (*voices(data, only), *faces(data, only))}
+    return sorted(found)
 
 
 def _read(
