@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from export.measure import Measured, table
-
 TOP = {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "train", "export", "runtime", "tests",
        "configs", "examples", "check", ".ci", ".gitignore"}  # fmt: skip
 # In every program that starts below: any name looked up or any connection opened ends it.
@@ -146,14 +144,14 @@ def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])
 def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> None:
-    certificate = json.loads((root / "runtime/default_bundle/certificate.json").read_text())
+    info = json.loads((root / "runtime" / "default_bundle" / "bundle.json").read_text())
     text = (root / path).read_text(encoding="utf-8")
     table = {
         cells[1].removesuffix(" (human ratings)"): cells
         for cells in ([c.strip() for c in line.split("|")] for line in text.splitlines())
         if len(cells) == 8
     }
-    metrics = {(row["subset"], row["model"]): row["metrics"] for row in certificate["rows"]}
+    metrics = {(row["subset"], row["model"]): row["metrics"] for row in info["parity"]["rows"]}
     for subset in {subset for subset, _ in metrics}:
         torch, fp32, int8 = (metrics[subset, model] for model in ("torch", "fp32", "int8"))
         wanted = ["", "", "", f"{int8['mae']:.2f}", f"{int8['corr']:.2f}"]
@@ -162,14 +160,3 @@ def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> Non
             f1 = f"{100 * torch['macro_f1']:.1f} / {100 * int8['macro_f1']:.1f}"
             wanted[:3] = [accuracy, f1, f"{int8['ece']:.2f}"]
         assert table[subset][2:7] == wanted
-
-
-@pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])
-def test_published_figures_of_each_corpus_are_those_of_the_bundle(root: Path, path: str) -> None:
-    measured = json.loads((root / "runtime/default_bundle/bundle.json").read_text())["measured"]
-    found = [
-        Measured(line["name"], line["metric"], line["n"], line["values"])
-        for line in measured["lines"]
-    ]
-    assert len(found) >= 8
-    assert table(found) in (root / path).read_text(encoding="utf-8")
