@@ -15,16 +15,23 @@ from runtime.bundle import FORMAT, Bundle, own_hash
 from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
 
-__all__ = ["Options", "publish", "read", "update", "write_file"]
+__all__ = ["CERTIFICATE", "Options", "publish", "read", "update", "write_file"]
+
+
+CERTIFICATE = "certificate.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Copy one precision of a bundle to a new folder, ready to ship: model, tokenizer, card."""
+    """Copy one precision of a bundle to a new folder, ready to ship: model, tokenizer, card.
+
+    Only a model that passed `python -m export.parity` is published, unless --unsigned says so.
+    """
 
     bundle: str = option("bundle", metavar="FOLDER", help="the bundle to publish from")
     precision: str = option("int8", help="the model to take along")
     card: str | None = option(None, metavar="FILE", help="model card (Markdown) to put beside it")
+    unsigned: bool = option(False, help="publish without a certificate; the runtime will say so")
     out: str = option(metavar="FOLDER", help="where to; must not exist, or hold a bundle")
 
 
@@ -33,7 +40,13 @@ def main() -> int:
     options = parse(Options, None, prog="python -m export.bundle")
     try:
         card = None if options.card is None else Path(options.card)
-        publish(Path(options.bundle), options.precision, card, Path(options.out))
+        publish(
+            Path(options.bundle),
+            options.precision,
+            card,
+            Path(options.out),
+            unsigned=options.unsigned,
+        )
     except DmdLiveError as error:
         print(f"export.bundle: {error}", file=sys.stderr)
         return 2
@@ -73,18 +86,25 @@ def write_file(path: Path, content: bytes) -> None:
     os.replace(partial, path)
 
 
-def publish(folder: Path, precision: str, card: Path | None, out: Path) -> None:
+def publish(
+    folder: Path, precision: str, card: Path | None, out: Path, *, unsigned: bool = False
+) -> None:
     """Copy one precision of a bundle. Raises UsageError or BundleError, leaving `out` as it was."""
     bundle = Bundle.load(folder, precision)
     if out.exists() and not (out / "bundle.json").exists():
         raise UsageError(f"{out}: exists and is no bundle; name another folder")
     if card is not None and not card.is_file():
         raise UsageError(f"{card}: no such model card")
+    if not unsigned:
+        _require_certificate(bundle)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     info = {name: value for name, value in bundle.info.items() if name != "files"}
     info["models"] = {precision: bundle.info["models"][precision]}
+    info.pop("unsigned", None)
+    if unsigned:
+        info["unsigned"] = True
     write_file(partial / info["models"][precision], bundle.model)
     shutil.copyfile(bundle.tokenizer_json, partial / "tokenizer.json")
     for name in info.get("documents", []):
@@ -99,6 +119,28 @@ def publish(folder: Path, precision: str, card: Path | None, out: Path) -> None:
     Bundle.load(out, precision)
     size_mb = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     print(f"{out}: {precision} bundle of {size_mb:.1f} MB")
+
+
+def _require_certificate(bundle: Bundle) -> None:
+    """Raises BundleError unless certificate.json says that this very model passed."""
+    name, way_out = bundle.info["models"][bundle.precision], "or publish with --unsigned"
+    try:
+        certificate = json.loads((bundle.folder / CERTIFICATE).read_bytes())
+        verdict = certificate["models"][bundle.precision]
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"{bundle.folder}: no certificate for {name}; run python -m export.parity {way_out}"
+        ) from error
+    if verdict["sha256"] != hashlib.sha256(bundle.model).hexdigest():
+        raise BundleError(
+            f"{bundle.folder}: the certificate is for another {name}; run python -m export.parity "
+            f"again {way_out}"
+        )
+    if not verdict["passed"]:
+        raise BundleError(
+            f"{bundle.folder}: {name} failed: {verdict['metric']} of {verdict['subset']} changed "
+            f"by {verdict['largest_change_points']:.2f} points; quantize less {way_out}"
+        )
 
 
 def _sha256(path: Path) -> str:

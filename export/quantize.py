@@ -26,11 +26,11 @@ from runtime.features.pack import OUTPUTS
 from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
-from train.loop import SUBSETS, evaluate, keep
+from train.loop import SUBSETS, keep
 
 from . import bundle
 from .half import to_fp16
-from .parity import Metrics, infer_onnx, onnx_inputs, worst_change
+from .parity import Metrics, infer_onnx, metrics, onnx_inputs, worst_change
 
 __all__ = ["Judge", "Options", "quantize", "run"]
 
@@ -201,7 +201,7 @@ class Judge:
 
     def _measure(self, engine: OrtEngine) -> Metrics:
         return {
-            subset: evaluate(infer_onnx(engine, batches), *self._labels)
+            subset: metrics(infer_onnx(engine, batches), *self._labels)
             for subset, batches in self._batches.items()
         }
 

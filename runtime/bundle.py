@@ -6,6 +6,7 @@ file's bytes with that value zeroed), so that no byte of a bundle can change unn
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ FORMAT = 1
 DEFAULT = Path(__file__).parent / "default_bundle"
 # Smallest and fastest first.
 _PREFERENCE = ("int8", "fp16", "fp32")
+_logger = logging.getLogger("dmd_live")
 _OWN_HASH = re.compile(rb'("bundle_sha256": ")([0-9a-f]{64})(")')
 
 
@@ -63,6 +65,8 @@ class Bundle:
         if chosen is None or chosen not in models:
             have = ", ".join(models) or "none"
             raise BundleError(f"{folder}: no {precision or 'usable'} model in it; it has: {have}")
+        if info.get("unsigned"):
+            _logger.warning("%s: this bundle has no certificate of what export cost", folder)
         return cls(folder, chosen, files[models[chosen]], tuple(info["emotions"]), info)
 
 

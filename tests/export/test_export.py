@@ -150,14 +150,27 @@ def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:
     card.write_text("# Card\n")
     (exported / "coverage.png").write_bytes(b"a picture")
     writer.update(exported, {"documents": ["coverage.png"]})
-    writer.publish(exported, "int8", card, tmp_path / "out")
+    writer.publish(exported, "int8", card, tmp_path / "out", unsigned=True)
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
         "MODEL_CARD.md", "bundle.json", "coverage.png", "model.int8.onnx", "tokenizer.json"
     ]  # fmt: skip
     published = Bundle.load(tmp_path / "out")
     assert (published.precision, published.uncertain_below) == ("int8", 0.5)
-    writer.publish(exported, "fp32", None, tmp_path / "out")  # replaces a bundle
+    writer.publish(exported, "fp32", None, tmp_path / "out", unsigned=True)  # replaces a bundle
     assert Bundle.load(tmp_path / "out").precision == "fp32"
+
+
+def test_a_model_without_certificate_is_published_only_as_such(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BundleError, match=r"no certificate for model\.int8\.onnx; run python -m"):
+        writer.publish(exported, "int8", None, out)
+    assert not out.exists()
+    assert "certificate" not in caplog.text
+    writer.publish(exported, "int8", None, out, unsigned=True)
+    assert Bundle.load(out).info["unsigned"] is True
+    assert f"{out}: this bundle has no certificate" in caplog.text
 
 
 def test_publishing_over_something_else_is_refused(exported: Path, tmp_path: Path) -> None:

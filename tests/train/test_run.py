@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export import bundle as writer
@@ -84,10 +85,30 @@ def test_from_checkpoint_to_events(
         model = (folder / f"model.{precision}.onnx").read_bytes()
         assert verdict["sha256"] == hashlib.sha256(model).hexdigest()
         assert verdict["passed"] == (verdict["largest_change_points"] <= 0.01)
-    with EmotionStream(input=demo, bundle=folder) as stream:
+    _sabotage(folder / "model.int8.onnx")
+    writer.update(folder, {})
+    with pytest.raises(BundleError, match=r"the certificate is for another model\.int8\.onnx"):
+        writer.publish(folder, "int8", None, tmp_path / "out")
+    parity.run(parity.Options(**where, checkpoint=str(trained), split="test"))
+    assert "int8 FAILED" in capsys.readouterr().out
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx failed: .* points"):
+        writer.publish(folder, "int8", None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    writer.publish(folder, "fp32", None, tmp_path / "out")
+    with EmotionStream(input=demo, bundle=tmp_path / "out") as stream:
         events = list(stream)
     assert len(events) == 2
     assert all(event.modalities["text"] == "present" for event in events)
+
+
+def _sabotage(path: Path) -> None:
+    """Multiply every scale of a quantized model by 1.5."""
+    model = onnx.load(path)
+    for weight in model.graph.initializer:
+        if weight.name.endswith("_scale"):
+            values = onnx.numpy_helper.to_array(weight)
+            weight.CopyFrom(onnx.numpy_helper.from_array(1.5 * values, weight.name))
+    onnx.save(model, path)
 
 
 def test_two_processes_descend_as_one(
