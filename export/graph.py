@@ -11,15 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from runtime.bundle import FORMAT
 from runtime.config import option, parse
+from runtime.engines.golden import GOLDEN, record
+from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
-from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.features.audio import audio_rows
+from runtime.features.pack import INPUTS, OUTPUTS, Rows
 from runtime.features.spec import MODALITIES, SPEC
+from runtime.features.text import TextFeatures
 from train import checkpoint
+from train.data.corpora import EMOTIONS
+from train.data.prototypes import prototypes
 from train.models.dmd import DMD
 from train.provenance import commit
 
@@ -94,6 +101,9 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
         print("export.graph: tracing and writing model.fp32.onnx", flush=True)
         export_graph(source.model, folder / "model.fp32.onnx")
         shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
+        engine = OrtEngine((folder / "model.fp32.onnx").read_bytes())
+        known = _known_utterances(folder / "tokenizer.json")
+        bundle.write_file(folder / GOLDEN, record(engine, known))
         bundle.update(
             folder,
             {
@@ -107,6 +117,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
                 "outputs": {name: list(shape) for name, shape in OUTPUTS.items()},
                 "opset": OPSET,
                 "models": {"fp32": "model.fp32.onnx"},
+                "documents": [GOLDEN],
                 "provenance": {
                     name: source.info[name]
                     for name in ("config", "seed", "commit", "weights_sha256", "data", "metrics")
@@ -144,6 +155,25 @@ def export_graph(model: DMD, path: Path) -> None:
     proto = program.model_proto
     _name_nodes(proto.graph)
     path.write_bytes(proto.SerializeToString())
+
+
+def _known_utterances(tokenizer_json: Path) -> list[Rows]:
+    """For the self-test of engines: words alone, a voice and a face, and all three. Nobody's: the
+    voice is a buzz in syllables, the faces are made up."""
+    text = TextFeatures(tokenizer_json)
+    seconds = np.arange(SPEC.sample_rate_hz) / SPEC.sample_rate_hz
+    pitch_hz = 160.0 + 40.0 * np.sin(2.0 * np.pi * 0.5 * seconds)
+    phase = 2.0 * np.pi * np.cumsum(pitch_hz) / SPEC.sample_rate_hz
+    buzz = np.sum([np.sin(k * phase) / k for k in range(1, 20)], axis=0)
+    voice = audio_rows((0.1 * buzz * np.abs(np.sin(2.0 * np.pi * 2.0 * seconds))).astype("f4"))
+    faces = {r.emotion: np.tile(row, (12, 1)) for r, row in prototypes() if r.split == "test"}
+    happy, angry = (faces[EMOTIONS.index(name)] for name in ("happiness", "anger"))
+    words = [text.ids(s) for s in ("I am so happy to see you", "the meeting is at three")]
+    return [
+        Rows(text=words[0], audio=voice[:0], vision=happy[:0]),
+        Rows(text=words[0][:0], audio=voice, vision=angry),
+        Rows(text=words[1], audio=voice, vision=happy),
+    ]
 
 
 def _name_nodes(graph: Any) -> None:

@@ -35,6 +35,10 @@ class BundleError(DmdLiveError):
     """A bundle is incomplete, altered, or made for another feature contract."""
 
 
+class EngineError(DmdLiveError):
+    """An inference engine cannot be opened, or computes wrong."""
+
+
 class FeatureError(DmdLiveError):
     """An array handed to feature extraction or to an engine has a wrong shape or content."""
 

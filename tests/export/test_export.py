@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import torch
 from export import bundle as writer
 from export import graph, quantize
 from runtime.bundle import Bundle
+from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
-from runtime.errors import BundleError, UsageError
+from runtime.errors import BundleError, EngineError, UsageError
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
 from train import checkpoint
@@ -149,15 +152,43 @@ def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:
     card = tmp_path / "card.md"
     card.write_text("# Card\n")
     (exported / "coverage.png").write_bytes(b"a picture")
-    writer.update(exported, {"documents": ["coverage.png"]})
+    writer.update(exported, {"documents": ["coverage.png", "golden.json"]})
     writer.publish(exported, "int8", card, tmp_path / "out", unsigned=True)
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
-        "MODEL_CARD.md", "bundle.json", "coverage.png", "model.int8.onnx", "tokenizer.json"
+        "MODEL_CARD.md", "bundle.json", "coverage.png", "golden.json", "model.int8.onnx",
+        "tokenizer.json",
     ]  # fmt: skip
     published = Bundle.load(tmp_path / "out")
     assert (published.precision, published.uncertain_below) == ("int8", 0.5)
     writer.publish(exported, "fp32", None, tmp_path / "out", unsigned=True)  # replaces a bundle
     assert Bundle.load(tmp_path / "out").precision == "fp32"
+
+
+def test_an_engine_that_computes_wrong_is_found_out(
+    root: Path, exported: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "bundle"))
+    for precision in ("fp32", "int8"):
+        bundle = Bundle.load(folder, precision)
+        check(OrtEngine(bundle.model), bundle)
+    model = onnx.load(folder / "model.fp32.onnx")
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) > 1:
+            values = 1.5 * onnx.numpy_helper.to_array(weight)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    wrong = OrtEngine(model.SerializeToString())
+    with pytest.raises(EngineError, match=r"computes fp32 wrong here: .* off by"):
+        check(wrong, Bundle.load(folder, "fp32"))
+    onnx.save(model, folder / "model.fp32.onnx")
+    writer.update(folder, {"models": {"int8": "model.fp32.onnx"}})
+    command = [sys.executable, "-m", "runtime.cli", "--demo", "--bundle", folder]
+    out = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (out.returncode, out.stdout) == (2, "")
+    assert "computes int8 wrong here" in out.stderr
+    assert len(out.stderr.splitlines()) == 1
+    (folder / "golden.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"golden\.json is altered"):
+        Bundle.load(folder)
 
 
 def test_a_model_without_certificate_is_published_only_as_such(

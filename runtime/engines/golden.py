@@ -1,0 +1,63 @@
+"""Self-test: an engine must give the known outputs of known utterances.
+
+`golden.json` of a bundle holds a few utterances and what the fp32 graph made of them at export. An
+engine that was built for something else, or a processor that cannot compute a precision, is found
+out before it says anything about anybody.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import EngineError
+from ..features.pack import Rows, pack
+from ..features.spec import SPEC
+from .base import Engine
+
+__all__ = ["GOLDEN", "check", "record"]
+
+GOLDEN = "golden.json"
+# Largest difference of any output, in its own unit. Quantized models differ by 0.01 where they are
+# right, and by 1.8 where all scales are wrong by half.
+_TOLERANCE = {"fp32": 1e-3, "fp16": 0.03}
+_QUANTIZED = 0.15
+
+
+def record(engine: Engine, utterances: Sequence[Rows]) -> bytes:
+    """What `golden.json` holds: the rows and what `engine` makes of them."""
+    items = []
+    for rows in utterances:
+        inputs = {name: values.round(3).tolist() for name, values in asdict(rows).items()}
+        outputs = engine.infer(pack(_rows(inputs)))
+        items.append({"rows": inputs, "outputs": {n: v[0].tolist() for n, v in outputs.items()}})
+    return (json.dumps(items) + "\n").encode()
+
+
+def check(engine: Engine, bundle: Bundle) -> None:
+    """Raises EngineError when an output differs by more than the precision explains; a bundle
+    without `golden.json` passes."""
+    if GOLDEN not in bundle.info["files"]:
+        return
+    most = _TOLERANCE.get(bundle.precision, _QUANTIZED)
+    for item in json.loads((bundle.folder / GOLDEN).read_bytes()):
+        found = engine.infer(pack(_rows(item["rows"])))
+        for name, wanted in item["outputs"].items():
+            gap = float(np.abs(found[name][0] - np.asarray(wanted)).max())
+            if not gap <= most:
+                raise EngineError(
+                    f"{engine.name} computes {bundle.precision} wrong here: {name} of a known "
+                    f"utterance is off by {gap:.2f}, over {most}; use another engine, or a bundle "
+                    "in fp32"
+                )
+
+
+def _rows(stored: dict[str, Any]) -> Rows:
+    return Rows(
+        text=np.asarray(stored["text"], np.int64),
+        audio=np.asarray(stored["audio"], np.float32).reshape(-1, SPEC.audio_dim),
+        vision=np.asarray(stored["vision"], np.float32).reshape(-1, SPEC.vision_dim),
+    )
