@@ -6,7 +6,6 @@ of the machine it runs on.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import importlib
 import json
@@ -19,6 +18,8 @@ from typing import Any, TextIO
 
 from runtime.bundle import Bundle
 from runtime.config import option, parse
+from runtime.engines import gpu
+from runtime.engines.trt import BACKENDS
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
@@ -29,7 +30,6 @@ from .half import FP32_OPS, to_fp16
 
 __all__ = ["PROFILES", "Options", "build"]
 
-_MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 # Not sm75: Turing has no fp32 matrix product in TensorRT for RTX, and NVIDIA advises against
 # engines for it and later GPUs together (docs: "CPU-Only AOT and TensorRT-RTX Engines").
 _RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
@@ -66,7 +66,7 @@ class Options:
     bundle: str = option("bundle", metavar="FOLDER", help="the bundle; the engine goes into it")
     backend: str | None = option(
         None,
-        choices=tuple(_MODULES),
+        choices=tuple(BACKENDS),
         help="tensorrt (for this machine's GPU) or rtx (needs no GPU); default: tensorrt when it"
         " is installed, else rtx",
     )
@@ -110,6 +110,8 @@ def build(options: Options) -> Path:
         "precision": options.precision,
         "profiles": PROFILES,
     }
+    if backend == "tensorrt":
+        identity["driver"] = gpu.driver_version()
     if options.precision == "fp16":
         identity["fp32_ops"] = FP32_OPS
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -147,9 +149,9 @@ def build(options: Options) -> Path:
 def _backend(name: str | None) -> tuple[str, Any]:
     """Name and Python module of the wanted backend, or of the first that is installed."""
     reasons = []
-    for backend in _MODULES if name is None else (name,):
+    for backend in BACKENDS if name is None else (name,):
         try:
-            return backend, importlib.import_module(_MODULES[backend])
+            return backend, importlib.import_module(BACKENDS[backend])
         except (ImportError, OSError) as error:  # OSError: a library that the module loads itself
             reasons.append(_one_line(error))
     raise UsageError(
@@ -161,7 +163,7 @@ def _backend(name: str | None) -> tuple[str, Any]:
 def _targets(trt: Any, backend: str, wanted: str | None) -> list[str]:
     """Names such as `sm86`, in ascending order."""
     if backend == "tensorrt":
-        here = _gpu()
+        here = gpu.capability()
         if wanted not in (None, here):
             raise UsageError(
                 f"--targets {wanted}: tensorrt builds for its own GPU, {here}; use rtx"
@@ -173,25 +175,6 @@ def _targets(trt: Any, backend: str, wanted: str | None) -> list[str]:
         if target not in known:
             raise UsageError(f"--targets: unknown target {target!r}; rtx has {', '.join(known)}")
     return sorted(set(targets), key=known.index)
-
-
-def _gpu() -> str:
-    """The first GPU's compute capability, as `sm87`. Raises UsageError without a GPU."""
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise UsageError("tensorrt needs an NVIDIA GPU; build here with --backend rtx") from error
-    failed = (
-        cuda.cuInit(0)
-        or cuda.cuDeviceGet(ctypes.byref(device), 0)
-        # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR in cuda.h
-        or cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
-    )
-    if failed:
-        raise UsageError(f"tensorrt needs an NVIDIA GPU (CUDA error {failed}); use --backend rtx")
-    return f"sm{major.value}{minor.value}"
 
 
 def _build(trt: Any, model: bytes, targets: list[str], log: Path) -> tuple[bytes, dict[str, Any]]:

@@ -15,8 +15,7 @@ from typing import Any
 from . import models
 from .baseline import Baseline
 from .bundle import Bundle
-from .engines.golden import check
-from .engines.ort import OrtEngine
+from .engines.choose import open_engine
 from .errors import UsageError
 from .features.spec import SPEC
 from .features.text import TextFeatures
@@ -277,9 +276,7 @@ class EmotionStream:
         text = TextFeatures(bundle.tokenizer_json)
         self._bundle = bundle
         self._baseline = self._open_baseline(bundle)
-        engine = OrtEngine(bundle.model)
-        check(engine, bundle)
-        self._judge = Judge(bundle, engine, text, self._baseline)
+        self._judge = Judge(bundle, open_engine(bundle, self._engine), text, self._baseline)
         if isinstance(self._source, Recording):
             self._compare(self._source, bundle)
         else:

@@ -1,20 +1,28 @@
-"""onnxruntime on the CPU."""
+"""onnxruntime, on the CPU or with its CUDA and TensorRT providers."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, FeatureError
+from ..errors import BundleError, EngineError, FeatureError
 from .base import Arrays
 
-__all__ = ["OrtEngine"]
+__all__ = ["PROVIDERS", "OrtEngine"]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
 
 
 class OrtEngine:
-    """An ONNX graph in onnxruntime. `model`: the file's content; `n_threads`: for one inference."""
+    """An ONNX graph in onnxruntime. `model`: the file's content; `n_threads`: for one inference;
+    `provider`: of `PROVIDERS`. Raises BundleError for a graph that does not load, and EngineError
+    when the provider is not here."""
 
-    def __init__(self, model: bytes, *, n_threads: int = 2) -> None:
+    def __init__(self, model: bytes, *, n_threads: int = 2, provider: str = "cpu") -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -23,11 +31,14 @@ class OrtEngine:
         options.log_severity_level = 4
         # Threads that spin while they wait would keep a robot's core busy between utterances.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
+            raise EngineError(f"this onnxruntime has no {wanted}; pip install onnxruntime-gpu")
         try:
             self._session = ort.InferenceSession(
                 model,
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=list(dict.fromkeys((wanted, PROVIDERS["cpu"]))),
                 # Its kernel is slower than the sum and the normalisation that it replaces.
                 disabled_optimizers=["SkipLayerNormFusion"],
             )
@@ -36,7 +47,9 @@ class OrtEngine:
             raise BundleError(
                 f"the bundle's graph does not load ({reason}); export it again"
             ) from error
-        self.name = "onnxruntime-cpu"
+        if self._session.get_providers()[0] != wanted:  # it goes on without, and says nothing
+            raise EngineError(f"{wanted} does not start here; are its CUDA libraries installed?")
+        self.name = f"onnxruntime-{provider.removeprefix('ort-')}"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
