@@ -85,6 +85,7 @@ class LossConfig:
     edge_regularisation: float = 10.0
     edge_temperature: float = 8.0
     label_smoothing: float = 0.05
+    doubt: float = 0.0  # target probability of what contradicts the other modalities
     lambda_teacher: float = (
         1.0  # soft targets of a teacher DMD that misses nothing, if there is one
     )

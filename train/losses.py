@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from runtime.features.spec import MODALITIES
 
 from .config import Config, LossConfig
+from .data.corpora import NEUTRAL
 from .models.dmd import DMD, Features
 from .models.gd_unit import GraphDistillation
 from .models.layers import Head, masked_mean
@@ -17,6 +18,7 @@ from .parallel import gather, share
 __all__ = [
     "Losses",
     "TrainingDMD",
+    "doubtful",
     "margin_labels",
     "margin_loss",
     "orthogonality",
@@ -88,6 +90,10 @@ class TrainingDMD(nn.Module):
         emotion = batch["emotion"][:, None]
         shown = batch.get("shown", emotion.expand(-1, len(MODALITIES)))
         agree = present & (shown == emotion)  # what contradicts the rest is not drawn to it
+        if config.doubt:
+            n_emotions = features.outputs.shape[1] - 1
+            target = doubtful(batch["emotion"], shown, present, n_emotions, config.doubt)
+            batch = {**batch, "target": target}
         terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}
         if self.dmd.config.common_branch:
             terms["task_common"] = task_loss(common_outputs, batch, everywhere, config)
@@ -190,12 +196,26 @@ def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
     return loss + temperature**2 * divergence
 
 
+def doubtful(
+    emotion: Tensor, shown: Tensor, present: Tensor, n_emotions: int, doubt: float
+) -> Tensor:
+    """(B, n_emotions) target probabilities: 1 for `emotion` (B,), but for an utterance that
+    contradicts itself. What its modalities show (`shown`, where `present`, both (B, 3)), neither
+    neutral nor `emotion`, shares `doubt`."""
+    told = F.one_hot(emotion.clamp(min=0), n_emotions).to(torch.float32)
+    other = present & (shown != NEUTRAL) & (shown != emotion[:, None])
+    votes = F.one_hot(shown.clamp(min=0), n_emotions) * other[..., None]
+    against = votes.sum(dim=1) / other.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(other.any(dim=1, keepdim=True), (1 - doubt) * told + doubt * against, told)
+
+
 def task_loss(
     outputs: Tensor, batch: dict[str, Tensor], here: Tensor, config: LossConfig
 ) -> Tensor:
     """Cross-entropy of the emotion plus weighted L1 of the sentiment, where labelled.
 
-    `outputs` (B, 1 + n_emotions), `here` (B,) bool: the samples that count.
+    `outputs` (B, 1 + n_emotions), `here` (B,) bool: the samples that count. `batch["target"]`
+    (B, n_emotions), if there, is what the emotion's probabilities are drawn to.
     """
     emotion, sentiment = batch["emotion"], batch["sentiment"]
     rated = ~sentiment.isnan()
@@ -205,7 +225,7 @@ def task_loss(
         return loss
     per_emotion = F.cross_entropy(
         outputs[:, 1:],
-        emotion.clamp(min=0),
+        batch.get("target", emotion.clamp(min=0)),
         label_smoothing=config.label_smoothing,
         reduction="none",
     )
