@@ -49,24 +49,22 @@ class Normalise(nn.Module):
 
 
 class NormaliseAudio(Normalise):
-    """Takes the utterance's mean level out first: microphones and distances differ, and a factor
-    on the samples is a constant on the logarithms."""
+    """Takes the utterance's mean spectrum and energy out first (cepstral mean normalisation; Atal
+    1974): microphones, rooms, distances and voices differ, and each is a constant on logarithms."""
 
-    gain: Tensor
+    level: Tensor
 
     def __init__(self) -> None:
         super().__init__(SPEC.audio_dim)
-        gain = torch.ones(SPEC.audio_dim)
-        gain[SPEC.n_mels : SPEC.n_mels + 2] = 0.0  # F0 and voicing have no level
-        self.register_buffer("gain", gain, persistent=False)
+        level = torch.ones(SPEC.audio_dim)
+        level[SPEC.n_mels : SPEC.n_mels + 2] = 0.0  # F0 and voicing have no level
+        self.register_buffer("level", level, persistent=False)
 
     def prepare(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Log-mel and log-energy relative to the utterance's mean log-mel."""
+        """Log-mel and log-energy relative to their means over the utterance."""
         valid = mask[..., None].to(rows.dtype)
-        level = (rows[..., : SPEC.n_mels].mean(dim=-1, keepdim=True) * valid).sum(
-            dim=1, keepdim=True
-        ) / valid.sum(dim=1, keepdim=True).clamp(min=1.0)
-        return rows - level * self.gain
+        mean = (rows * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(1.0)
+        return rows - mean * self.level
 
 
 class NormaliseVision(Normalise):
