@@ -1,13 +1,24 @@
 """The model and its losses: shapes, masks, gradients, and what must not change anything."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, LossConfig, ModelConfig
+from train.data.corpora import NEUTRAL
 from train.loop import SUBSETS, keep
-from train.losses import TrainingDMD, margin_labels, margin_loss, orthogonality, task_loss
+from train.losses import (
+    TrainingDMD,
+    doubtful,
+    margin_labels,
+    margin_loss,
+    orthogonality,
+    task_loss,
+)
 from train.models.dmd import DMD
 from train.models.gd_unit import EDGES, GraphDistillation
 from train.models.language import LanguageEncoder
@@ -154,14 +165,43 @@ def test_a_modality_s_own_prediction_depends_on_it_alone(model: TrainingDMD) -> 
     torch.testing.assert_close(both[:, 0], alone[:, 0])
 
 
-def test_the_microphone_s_gain_does_not_matter(model: TrainingDMD) -> None:
+def test_microphone_and_distance_do_not_matter(model: TrainingDMD) -> None:
     model.eval()
-    quiet, loud = batch(), batch()
-    gain = model.dmd.normalise["audio"].gain
-    loud["audio"] = quiet["audio"] + 4.0 * gain
+    here, there = batch(), batch()
+    colour = torch.linspace(-2.0, 4.0, SPEC.audio_dim) * model.dmd.normalise["audio"].level
+    there["audio"] = here["audio"] + colour
     with torch.no_grad():
-        for a, b in zip(model.dmd.predict(quiet), model.dmd.predict(loud), strict=True):
+        for a, b in zip(model.dmd.predict(here), model.dmd.predict(there), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_what_contradicts_itself_is_doubted() -> None:
+    anger, happiness, neutral, sadness = 0, 3, NEUTRAL, 5
+    shown = torch.tensor(
+        [[happiness] * 3, [happiness, anger, happiness], [neutral, happiness, neutral],
+         [anger, happiness, sadness], [happiness, anger, happiness]]
+    )  # fmt: skip
+    present = torch.ones_like(shown, dtype=torch.bool)
+    present[4, 1] = False  # what nobody heard contradicts nothing
+    found = doubtful(torch.full((5,), happiness), shown, present, N_EMOTIONS, doubt=0.4)
+    expected = torch.zeros(5, N_EMOTIONS)
+    expected[[0, 2, 4], happiness] = 1.0
+    expected[[1, 3], happiness] = 0.6
+    expected[1, anger] = 0.4
+    expected[3, [anger, sadness]] = 0.2
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_doubt_reaches_the_fused_prediction_alone(model: TrainingDMD) -> None:
+    shown = torch.zeros((len(batch()["emotion"]), 3), dtype=torch.long)
+    shown[:, 1] = 3
+    torn = {**batch(), "emotion": shown[:, 0], "shown": shown}
+    sure, doubting = deepcopy(model).eval(), deepcopy(model).eval()
+    doubting.config = replace(model.config, doubt=0.4)
+    with torch.no_grad():
+        a, b = sure(torn).terms, doubting(torn).terms
+    changed = {name for name in a if not torch.equal(a[name], b[name])}
+    assert changed == {"task_fused", "task_common"}
 
 
 def test_task_loss_counts_labelled_samples_only() -> None:
