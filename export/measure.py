@@ -154,16 +154,18 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
             _correlation,
         ),
     ]
-    for corpus, name in (
-        ("emodb", "EmoDB, speakers 15, 16"),
-        ("ravdess", "RAVDESS, actors 11, 12"),
+    for name, among in (
+        ("EmoDB, speakers 15, 16", {"emodb"}),
+        ("RAVDESS, actors 11, 12", {"ravdess"}),
+        ("EmoDB and RAVDESS together", {"emodb", "ravdess"}),
     ):
         heard = [
             _utterance(audio=rows, emotion=r.emotion)
             for r, rows in features.voices
-            if r.corpus == corpus and r.split == "test"
+            if r.corpus in among and r.split == "test"
         ]
-        out.append(Line(name, "UAR", heard, _uar))
+        if among <= {*have}:
+            out.append(Line(name, "UAR", heard, _uar))
     n_rows = round(_SHOWN_S * SPEC.vision_rate_hz)
     seen = [
         _utterance(vision=np.tile(row, (n_rows, 1)), emotion=r.emotion)
