@@ -35,7 +35,7 @@ from train.provenance import commit
 from . import bundle
 from .parity import infer_onnx
 
-__all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure"]
+__all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure", "run"]
 
 _Infer = Callable[[Iterable[Batch]], Predictions]
 _SHOWN_S = 2.0  # a picture is looked at for this long
@@ -85,14 +85,15 @@ def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m export.measure")
     try:
-        _run(options)
+        run(options)
     except DmdLiveError as error:
         print(f"export.measure: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(options: Options) -> None:
+def run(options: Options) -> list[Measured]:
+    """Measure, print the table, write it and the picture into the bundle. Raises DmdLiveError."""
     source, folder, data = (
         checkpoint.load(Path(options.checkpoint)),
         Path(options.bundle),
@@ -117,6 +118,7 @@ def _run(options: Options) -> None:
     documents = sorted({*info.get("documents", []), "coverage.png"})
     measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
     bundle.update(folder, {"measured": measured, "documents": documents})
+    return found
 
 
 def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from export import bundle as writer
-from export import graph, parity, quantize
+from export import graph, measure, parity, quantize
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
 from train import checkpoint, config, run
@@ -99,6 +99,33 @@ def test_from_checkpoint_to_events(
         events = list(stream)
     assert len(events) == 2
     assert all(event.modalities["text"] == "present" for event in events)
+
+
+def test_each_corpus_is_measured_alone(
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    graph.write_bundle(checkpoint.load(trained), folder)
+    where = {"data": str(data), "cache": str(data / "cache")}
+    lines = measure.run(
+        measure.Options(**where, bundle=str(folder), checkpoint=str(trained), teacher=str(trained))
+    )
+    assert {(line.name.split(",")[0], line.metric): line.n for line in lines} == {
+        ("GoEmotions", "macro-F1"): 28,
+        ("RAVDESS", "UAR"): 7,
+        ("CK+", "accuracy"): 6,
+        ("CK+", "UAR"): 6,
+    }
+    for line in lines:
+        assert line.values["teacher"] == line.values["torch"]
+        assert line.values["fp32"] == pytest.approx(line.values["torch"], abs=0.15)
+        assert 0.0 <= line.values["fp32"] <= 1.0
+    # One picture for all emotions: whatever the model says is right once in six, at most.
+    assert lines[-1].values["torch"] == pytest.approx(1 / 6) or lines[-1].values["torch"] == 0.0
+    assert lines[0].name in capsys.readouterr().out
+    info = writer.read(folder)
+    assert [line["values"] for line in info["measured"]["lines"]] == [x.values for x in lines]
+    assert "coverage.png" in info["files"]
 
 
 def _sabotage(path: Path) -> None:
