@@ -26,10 +26,6 @@ from train.prepare import decode_audio, prepare, spoken
 NEUTRAL = ("the meeting is at three in the afternoon", "i put the book on the table",
            "the train leaves from platform two", "she works in an office near the station",
            "we need to buy some bread and milk")  # fmt: skip
-# A model that meets one of these fails the test: then the mark must go.
-KNOWN_FAILURE = pytest.mark.xfail(
-    strict=True, reason="a known failure of the built-in weights; see Limits in the README"
-)
 NOBODY = np.zeros((0, SPEC.vision_dim), np.float32)
 SILENCE = np.zeros((0, SPEC.audio_dim), np.float32)
 
@@ -89,7 +85,6 @@ def people() -> list[tuple[str, np.ndarray]]:
     return [(corpora.EMOTIONS[r.emotion], row) for r, row in faces if r.split == "test"]
 
 
-@KNOWN_FAILURE
 def test_a_smile_turns_a_neutral_sentence_positive(judge: Judge) -> None:
     found = [judge(text, vision=shown(face)) for text in NEUTRAL for face in made_up("happiness")]
     assert np.mean([sentiment > 0.2 for _, sentiment in found]) > 0.9
@@ -124,7 +119,6 @@ def test_happy_words_without_a_face_are_happy(judge: Judge) -> None:
     assert sentiment > 0.5
 
 
-@KNOWN_FAILURE
 @pytest.mark.parametrize("words", ["oh great this is exactly what i wanted", "i love it so much"])
 def test_contradiction_lowers_confidence(
     judge: Judge, voices: dict[str, np.ndarray], words: str
@@ -139,7 +133,6 @@ def test_contradiction_lowers_confidence(
     assert max(sarcastic.values()) < max(kind.values())
 
 
-@KNOWN_FAILURE
 @pytest.mark.parametrize("flat", ["15a01Nb", "16a04Nc"])
 def test_a_flat_reading_is_no_confident_emotion(
     judge: Judge, voices: dict[str, np.ndarray], flat: str

@@ -31,7 +31,7 @@ __all__ = [
     "edge_spread",
     "heat_map",
     "points",
-    "reliability_bars",
+    "reliability_points",
     "sentiment_scatter",
 ]
 
@@ -163,25 +163,23 @@ def confusion(counts: Array, names: Sequence[str]) -> Plot:
     return Plot(draw, height=4.2)
 
 
-def reliability_bars(bins: Array, ece: float) -> Plot:
+def reliability_points(bins: Array, ece: float) -> Plot:
     """`bins` (n, 3): mean confidence, accuracy and share of samples of each bin."""
-    confidence, accuracy, share = bins.T
+    confidence, accuracy, _ = bins.T
 
     def draw(figure: Figure, theme: Theme) -> None:
-        upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        upper.plot((0, 1), (0, 1), color=theme.ink, linestyle=":", label="perfect")
-        upper.vlines(confidence, confidence, accuracy, color=_CLASSES[0], linewidth=2, label="gap")
-        upper.plot(confidence, accuracy, "o-", color=_MODALITY["text"], label="this run")
-        upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), xlim=(-0.02, 1.02))
-        upper.text(0.97, 0.06, f"ECE {ece:.3f}", ha="right", transform=upper.transAxes)
-        upper.legend(loc="upper left")
-        lower.bar(confidence, 100 * share, width=0.03, color=_MODALITY["text"])
-        lower.set(xlabel="confidence (highest probability)", ylabel="utterances, %")
-        for axes in (upper, lower):
-            axes.grid(True, axis="y")
-            axes.set_axisbelow(True)
+        axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=theme.ink, linestyle=":", label="perfect")
+        axes.vlines(confidence, confidence, accuracy, color=_CLASSES[0], linewidth=2, label="gap")
+        axes.plot(confidence, accuracy, "o-", color=_MODALITY["text"], label="this run")
+        axes.set(xlabel="confidence (highest probability)", xlim=(-0.02, 1.02))
+        axes.set(ylabel="accuracy", ylim=(-0.03, 1.03))
+        axes.text(0.97, 0.06, f"ECE {ece:.3f}", ha="right", transform=axes.transAxes)
+        axes.legend(loc="upper left")
+        axes.grid(True, axis="y")
+        axes.set_axisbelow(True)
 
-    return Plot(draw, height=4.4)
+    return Plot(draw, height=4.0)
 
 
 def sentiment_scatter(predicted: Array, label: Array) -> Plot:

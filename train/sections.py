@@ -166,10 +166,10 @@ def _confusion(probabilities: Array, labels: Array, names: Sequence[str]) -> Sec
 def _reliability(probabilities: Array, labels: Array) -> Section:
     ece = expected_calibration_error(probabilities, labels)
     caption = (
-        "Each point is a bin of confidence: below the dotted line the model is too sure of "
-        "itself, above it too modest; ECE is the mean gap, weighted by the bars."
+        "Each point is a bin of equally many utterances, by confidence: below the dotted line the "
+        "model is too sure of itself, above it too modest; ECE is the mean gap."
     )
-    plot = plots.reliability_bars(reliability(probabilities, labels), ece)
+    plot = plots.reliability_points(reliability(probabilities, labels), ece)
     item = ("Reliability diagram", plot, caption)
     return page.section("reliability", "Reliability", page.figures([item]))
 

@@ -152,6 +152,19 @@ def test_the_diagram_s_bins_are_those_of_the_ece(run: Path) -> None:
     gap = float(np.sum(abs(confidence - accuracy) * share))
     assert expected_calibration_error(p, y) == pytest.approx(gap)
     assert accuracy @ share == pytest.approx(np.mean(p.argmax(1) == y))
+    assert share == pytest.approx(share[0], abs=1.01 / len(y))
+
+
+def test_a_rounding_error_does_not_change_the_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    clips = rng.dirichlet(np.full(7, 0.3), 100)
+    labels = np.repeat([rng.choice(7, p=row) for row in clips], 8)  # each clip is heard eight times
+    rounded = clips * rng.uniform(0.995, 1.005, clips.shape)
+    rounded /= rounded.sum(axis=1, keepdims=True)
+    before, after = (
+        expected_calibration_error(np.repeat(p, 8, axis=0), labels) for p in (clips, rounded)
+    )
+    assert 0.0 < abs(after - before) < 0.005
 
 
 def test_predictions_above_the_threshold_are_right_as_often_as_asked() -> None:
