@@ -21,7 +21,7 @@ from .golden import check
 from .ort import PROVIDERS, OrtEngine
 from .trt import BACKENDS, TrtEngine
 
-__all__ = ["ENGINES", "fastest", "open_engine"]
+__all__ = ["ENGINES", "fastest", "open_engine", "possible"]
 
 ENGINES = ("auto", *PROVIDERS, *BACKENDS)
 _N_WARM, _N_TIMED = 5, 30
@@ -39,7 +39,7 @@ def open_engine(bundle: Bundle, wanted: str = "auto") -> Engine:
     if wanted not in ENGINES:
         raise UsageError(f"no engine {wanted!r}; there are: {', '.join(ENGINES)}")
     if wanted == "auto":
-        names = _possible(bundle)
+        names = possible(bundle)
         wanted = names[0]
         if len(names) > 1:
             key = f"{bundle.info['bundle_sha256'][:16]} {' '.join(names)} {gpu.driver_version()}"
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _possible(bundle: Bundle) -> list[str]:
+def possible(bundle: Bundle) -> list[str]:
     """Engines worth a try, the CPU first: none but it without a GPU."""
     try:
         gpu.capability()

@@ -1,0 +1,309 @@
+"""How fast a bundle runs here: latency, throughput, load time, memory, size and power.
+
+Each engine is measured in a process of its own, so that no other's memory or threads count. Inputs
+are made up at the contract's rates; the time of a network does not depend on what they say.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .engines.base import Arrays, Engine
+from .engines.choose import possible
+from .engines.golden import check
+from .engines.ort import PROVIDERS, OrtEngine
+from .engines.trt import TrtEngine
+from .errors import DmdLiveError
+from .features.pack import Rows, pack
+from .features.spec import SPEC
+from .features.text import TextFeatures
+from .isolated import isolated
+from .power import PowerMeter
+
+__all__ = [
+    "CASES",
+    "JUDGED",
+    "Case",
+    "Latency",
+    "Measured",
+    "Target",
+    "contract_inputs",
+    "measure",
+    "tables",
+    "targets",
+    "utterance",
+]
+
+# Speech has about 2.5 words a second, and MELD's sentences 1.19 word pieces a word.
+_PIECES_PER_S = 3.0
+_SENTENCE = "well i really do not know what you want me to say about that but it is fine "
+_N_WARM = 3
+_FEWEST_RUNS = 20  # of a model so slow that there is no time for all
+_MOST_S = 4.0  # one line of one model
+_TOTAL_S = 100.0
+_TIMEOUT_S = 300.0  # onnxruntime's TensorRT provider builds its engine when it loads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An utterance with all modalities: word pieces, seconds of sound, seconds of pictures."""
+
+    name: str
+    n_pieces: int
+    audio_s: float
+    vision_s: float
+
+
+def utterance(seconds: float) -> Case:
+    """Speech of that length, with as many word pieces as it usually has."""
+    n_pieces = min(SPEC.max_pieces, 2 + round(_PIECES_PER_S * seconds))
+    return Case(name=f"{seconds:g} s", n_pieces=n_pieces, audio_s=seconds, vision_s=seconds)
+
+
+JUDGED = Case(name="10 s, 50 pieces", n_pieces=50, audio_s=10.0, vision_s=10.0)
+CASES = (*(utterance(s) for s in (1, 5, 10, 15)), JUDGED)
+_BATCH_CASE = utterance(5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A model to measure. `open` loads it with the libraries that it needs, `inputs` makes a batch
+    of a case; both are called in the process that measures. `n_bytes`: its size on disk.
+    `batches`: sizes to measure the throughput of."""
+
+    engine: str
+    precision: str
+    open: Callable[[], Engine]
+    inputs: Callable[[Case, int], Arrays]
+    n_bytes: int
+    cases: tuple[Case, ...] = CASES
+    batches: tuple[int, ...] = (8, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Percentiles of the time of one utterance at batch 1."""
+
+    n_runs: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found of a target.
+
+    `load_s`: until the first answer, libraries, hashes and self-test included; `memory_mb`: the
+    most that loading and batch 1 added to the process (not a GPU's own memory), None where the
+    system does not tell; `latency` by case; `per_s`: utterances of 5 s a second, by batch size;
+    `power_w`: mean of each of the board's rails; `failure`: why there is no more.
+    """
+
+    engine: str
+    precision: str
+    size_mb: float
+    load_s: float | None = None
+    memory_mb: float | None = None
+    latency: dict[str, Latency] = field(default_factory=dict)
+    per_s: dict[int, float] = field(default_factory=dict)
+    power_w: dict[str, float] | None = None
+    failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        return f"{self.engine} {self.precision}".strip()
+
+
+def targets(folder: Path | None, engine: str = "auto", n_threads: int = 2) -> list[Target]:
+    """Engines and precisions of a bundle (None: the built-in one) that may run here.
+
+    `engine`: one of `engines.choose.ENGINES`; auto is all. Raises BundleError.
+    """
+    bundle = Bundle.load(folder)
+    inputs = partial(contract_inputs, bundle.tokenizer_json)
+    out = []
+    for name in possible(bundle) if engine == "auto" else [engine]:
+        for precision, n_bytes in _files(bundle, name).items():
+            opened = partial(_open, bundle.folder, name, precision, n_threads)
+            out.append(
+                Target(engine=name, precision=precision, open=opened, inputs=inputs,
+                       n_bytes=n_bytes)
+            )  # fmt: skip
+    return out
+
+
+def _files(bundle: Bundle, engine: str) -> dict[str, int]:
+    """Precision -> bytes on disk of what the engine would run."""
+    if engine in PROVIDERS:
+        return {
+            precision: (bundle.folder / file).stat().st_size
+            for precision, file in bundle.info["models"].items()
+            if engine == "cpu" or precision in ("fp16", "fp32")  # a GPU runs no CPU's int8
+        }
+    sizes = [f.stat().st_size for f in bundle.folder.glob(f"engines/{engine}-*.engine")]
+    return {"": max(sizes, default=0)}  # it takes the best that fits, and says which
+
+
+def _open(folder: Path, engine: str, precision: str, n_threads: int) -> Engine:
+    bundle = Bundle.load(folder, precision or None)
+    opened: Engine = (
+        OrtEngine(bundle.model, precision=precision, n_threads=n_threads, provider=engine)
+        if engine in PROVIDERS
+        else TrtEngine(bundle, engine)
+    )
+    check(opened, bundle)
+    return opened
+
+
+def contract_inputs(tokenizer_json: Path, case: Case, batch: int) -> Arrays:
+    """`batch` times one made-up utterance, as the graph takes it."""
+    rng = np.random.default_rng(0)
+    ids = TextFeatures(tokenizer_json).ids(_SENTENCE * 9)
+    n_audio, n_vision = case.audio_s * SPEC.audio_rate_hz, case.vision_s * SPEC.vision_rate_hz
+    rows = Rows(
+        text=np.append(ids[: case.n_pieces - 1], ids[-1]),
+        audio=rng.normal(-6.0, 2.0, (round(n_audio), SPEC.audio_dim)).astype(np.float32),
+        vision=rng.random((round(n_vision), SPEC.vision_dim), np.float32),
+    )
+    return {name: np.repeat(values, batch, axis=0) for name, values in pack(rows).items()}
+
+
+def measure(wanted: Sequence[Target], *, n_runs: int = 200) -> list[Measured]:
+    """Measure one after the other, with a progress bar on stderr when a person looks on.
+
+    A case has `n_runs` runs, fewer where a model is so slow that all would take too long. A target
+    that fails has a `failure`, and costs the others nothing.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    n_steps = [1 + len(target.cases) + len(target.batches) for target in wanted]
+    most_s = min(_MOST_S, _TOTAL_S / max(1, sum(n_steps)))
+    console = Console(stderr=True)
+    out = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for target, n in zip(wanted, n_steps, strict=True):
+            task = bar.add_task(f"{target.engine} {target.precision}", total=n)
+            out.append(_measure(target, n_runs, most_s, partial(bar.advance, task)))
+            bar.remove_task(task)
+    return out
+
+
+def _measure(
+    target: Target, n_runs: int, most_s: float, advance: Callable[[], None]
+) -> Measured:
+    found = Measured(
+        engine=target.engine, precision=target.precision, size_mb=target.n_bytes / 1e6
+    )
+    steps = isolated(
+        partial(_steps, target, found, n_runs, most_s), timeout_s=_TIMEOUT_S, quiet=True
+    )
+    with PowerMeter() as meter:
+        try:
+            for found in steps:
+                if not found.latency:
+                    meter.restart()  # loading is over
+                advance()
+        except DmdLiveError as error:
+            found = replace(found, failure=str(error))
+        return replace(found, power_w=meter.watts())
+
+
+def _steps(target: Target, found: Measured, n_runs: int, most_s: float) -> Iterator[Measured]:
+    """In the process that measures: what is known after each step."""
+    inputs = {case: target.inputs(case, 1) for case in target.cases}
+    before_mb = _memory_mb("VmRSS")
+    started = time.monotonic()
+    engine = target.open()
+    engine.infer(inputs[target.cases[0]])
+    load_s = time.monotonic() - started
+    found = replace(found, precision=engine.precision, load_s=load_s)
+    yield found
+    for case in target.cases:
+        times = _times(engine, inputs[case], n_runs, _FEWEST_RUNS, most_s)
+        p50, p95, p99 = (1e3 * float(t) for t in np.percentile(times, (50, 95, 99)))
+        latency = Latency(n_runs=len(times), p50_ms=p50, p95_ms=p95, p99_ms=p99)
+        found = replace(found, latency={**found.latency, case.name: latency})
+        if before_mb is not None:
+            found = replace(found, memory_mb=(_memory_mb("VmHWM") or 0.0) - before_mb)
+        yield found
+    for size in target.batches:
+        times = _times(engine, target.inputs(_BATCH_CASE, size), n_runs, 2, most_s)
+        found = replace(found, per_s={**found.per_s, size: size / float(np.median(times))})
+        yield found
+
+
+def _times(
+    engine: Engine, inputs: Arrays, n_runs: int, n_fewest: int, most_s: float
+) -> list[float]:
+    """Seconds of each run after those that warm up; at least `n_fewest`, then until `most_s`."""
+    times: list[float] = []
+    for k in range(_N_WARM if n_fewest > _N_WARM else 1):
+        engine.infer(inputs)
+    until = time.monotonic() + most_s
+    while len(times) < n_runs and (len(times) < n_fewest or time.monotonic() < until):
+        started = time.monotonic()
+        engine.infer(inputs)
+        times.append(time.monotonic() - started)
+    return times
+
+
+def _memory_mb(name: str) -> float | None:
+    """`VmRSS`: resident memory of this process now, `VmHWM`: at most; None except on Linux."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / 1e6
+
+
+def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> list[Any]:
+    """For rich: latency by case, with how many times faster than each baseline; the rest; and a
+    line for each failure."""
+    from rich.table import Table
+
+    latency = Table("", "utterance", "p50 ms", "p95 ms", "p99 ms", "runs", title="batch 1")
+    for baseline in baselines:
+        latency.add_column(f"{baseline.name} takes", justify="right")
+    for item in found:
+        for case, times in item.latency.items():
+            latency.add_row(
+                item.name if case == next(iter(item.latency)) else "",
+                case,
+                *(f"{ms:.1f}" for ms in (times.p50_ms, times.p95_ms, times.p99_ms)),
+                str(times.n_runs),
+                *(_times_longer(baseline, case, times) for baseline in baselines),
+                end_section=case == next(reversed(item.latency)),
+            )
+    sizes = sorted({size for item in found for size in item.per_s})
+    rest = Table("", "load s", "memory MB", "file MB", title="throughput: utterances of 5 s")
+    for name in (*(f"batch {size}, per s" for size in sizes), "power"):
+        rest.add_column(name, justify="right")
+    for item in found:
+        rest.add_row(
+            item.name,
+            *(f"{x:.1f}" if x is not None else "" for x in (item.load_s, item.memory_mb)),
+            f"{item.size_mb:.1f}",
+            *(f"{item.per_s[size]:.1f}" if size in item.per_s else "" for size in sizes),
+            ", ".join(f"{rail} {w:.1f} W" for rail, w in (item.power_w or {}).items())
+            or "not available",
+        )
+    for table in (latency, rest):
+        for column in table.columns[1:]:
+            column.justify = "right"
+    return [latency, rest, *(f"{i.name}: {i.failure}" for i in found if i.failure)]
+
+
+def _times_longer(baseline: Measured, case: str, times: Latency) -> str:
+    if case not in baseline.latency:
+        return ""
+    return f"{baseline.latency[case].p50_ms / times.p50_ms:.1f} x"
