@@ -4,13 +4,11 @@ Each engine is measured in a process of its own, so that no other's memory or th
 are made up at the contract's rates; the time of a network does not depend on what they say.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from .engines.choose import possible
 from .engines.golden import check
 from .engines.ort import PROVIDERS, OrtEngine
 from .engines.trt import TrtEngine
-from .errors import DmdLiveError
+from .errors import DmdLiveError, EngineError
 from .features.pack import Rows, pack
 from .features.spec import SPEC
 from .features.text import TextFeatures
@@ -36,7 +34,6 @@ __all__ = [
     "Target",
     "contract_inputs",
     "measure",
-    "tables",
     "targets",
     "utterance",
 ]
@@ -126,19 +123,26 @@ class Measured:
 def targets(folder: Path | None, engine: str = "auto", n_threads: int = 2) -> list[Target]:
     """Engines and precisions of a bundle (None: the built-in one) that may run here.
 
-    `engine`: one of `engines.choose.ENGINES`; auto is all. Raises BundleError.
+    `engine`: one of `engines.choose.ENGINES`; auto is all. Raises BundleError, and EngineError when
+    the bundle has nothing for it.
     """
     bundle = Bundle.load(folder)
-    inputs = partial(contract_inputs, bundle.tokenizer_json)
-    out = []
-    for name in possible(bundle) if engine == "auto" else [engine]:
-        for precision, n_bytes in _files(bundle, name).items():
-            opened = partial(_open, bundle.folder, name, precision, n_threads)
-            out.append(
-                Target(engine=name, precision=precision, open=opened, inputs=inputs,
-                       n_bytes=n_bytes)
-            )  # fmt: skip
-    return out
+    found = [
+        Target(
+            engine=name,
+            precision=precision,
+            open=partial(_open, bundle.folder, name, precision, n_threads),
+            inputs=partial(contract_inputs, bundle.tokenizer_json),
+            n_bytes=n_bytes,
+        )
+        for name in (possible(bundle) if engine == "auto" else [engine])
+        for precision, n_bytes in _files(bundle, name).items()
+    ]
+    if not found:
+        raise EngineError(
+            f"{bundle.folder}: it has no model for {engine}, which takes fp16 or fp32"
+        )
+    return found
 
 
 def _files(bundle: Bundle, engine: str) -> dict[str, int]:
@@ -147,7 +151,7 @@ def _files(bundle: Bundle, engine: str) -> dict[str, int]:
         return {
             precision: (bundle.folder / file).stat().st_size
             for precision, file in bundle.info["models"].items()
-            if engine == "cpu" or precision in ("fp16", "fp32")  # a GPU runs no CPU's int8
+            if engine == "cpu" or precision != "int8"  # the dynamic one is for processors
         }
     sizes = [f.stat().st_size for f in bundle.folder.glob(f"engines/{engine}-*.engine")]
     return {"": max(sizes, default=0)}  # it takes the best that fits, and says which
@@ -198,12 +202,8 @@ def measure(wanted: Sequence[Target], *, n_runs: int = 200) -> list[Measured]:
     return out
 
 
-def _measure(
-    target: Target, n_runs: int, most_s: float, advance: Callable[[], None]
-) -> Measured:
-    found = Measured(
-        engine=target.engine, precision=target.precision, size_mb=target.n_bytes / 1e6
-    )
+def _measure(target: Target, n_runs: int, most_s: float, advance: Callable[[], None]) -> Measured:
+    found = Measured(engine=target.engine, precision=target.precision, size_mb=target.n_bytes / 1e6)
     steps = isolated(
         partial(_steps, target, found, n_runs, most_s), timeout_s=_TIMEOUT_S, quiet=True
     )
@@ -247,7 +247,7 @@ def _times(
 ) -> list[float]:
     """Seconds of each run after those that warm up; at least `n_fewest`, then until `most_s`."""
     times: list[float] = []
-    for k in range(_N_WARM if n_fewest > _N_WARM else 1):
+    for _ in range(min(_N_WARM, n_fewest)):
         engine.infer(inputs)
     until = time.monotonic() + most_s
     while len(times) < n_runs and (len(times) < n_fewest or time.monotonic() < until):
@@ -264,46 +264,3 @@ def _memory_mb(name: str) -> float | None:
     except OSError:
         return None
     return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / 1e6
-
-
-def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> list[Any]:
-    """For rich: latency by case, with how many times faster than each baseline; the rest; and a
-    line for each failure."""
-    from rich.table import Table
-
-    latency = Table("", "utterance", "p50 ms", "p95 ms", "p99 ms", "runs", title="batch 1")
-    for baseline in baselines:
-        latency.add_column(f"{baseline.name} takes", justify="right")
-    for item in found:
-        for case, times in item.latency.items():
-            latency.add_row(
-                item.name if case == next(iter(item.latency)) else "",
-                case,
-                *(f"{ms:.1f}" for ms in (times.p50_ms, times.p95_ms, times.p99_ms)),
-                str(times.n_runs),
-                *(_times_longer(baseline, case, times) for baseline in baselines),
-                end_section=case == next(reversed(item.latency)),
-            )
-    sizes = sorted({size for item in found for size in item.per_s})
-    rest = Table("", "load s", "memory MB", "file MB", title="throughput: utterances of 5 s")
-    for name in (*(f"batch {size}, per s" for size in sizes), "power"):
-        rest.add_column(name, justify="right")
-    for item in found:
-        rest.add_row(
-            item.name,
-            *(f"{x:.1f}" if x is not None else "" for x in (item.load_s, item.memory_mb)),
-            f"{item.size_mb:.1f}",
-            *(f"{item.per_s[size]:.1f}" if size in item.per_s else "" for size in sizes),
-            ", ".join(f"{rail} {w:.1f} W" for rail, w in (item.power_w or {}).items())
-            or "not available",
-        )
-    for table in (latency, rest):
-        for column in table.columns[1:]:
-            column.justify = "right"
-    return [latency, rest, *(f"{i.name}: {i.failure}" for i in found if i.failure)]
-
-
-def _times_longer(baseline: Measured, case: str, times: Latency) -> str:
-    if case not in baseline.latency:
-        return ""
-    return f"{baseline.latency[case].p50_ms / times.p50_ms:.1f} x"
