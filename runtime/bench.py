@@ -4,6 +4,7 @@ Each engine is measured in a process of its own, so that no other's memory or th
 are made up at the contract's rates; the time of a network does not depend on what they say.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,14 +73,14 @@ _BATCH_CASE = utterance(5)
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A model to measure. `open` loads it with the libraries that it needs, `inputs` makes a batch
-    of a case; both are called in the process that measures. `n_bytes`: its size on disk.
+    of a case, `size` tells its bytes on disk; all are called in the process that measures.
     `batches`: sizes to measure the throughput of."""
 
     engine: str
     precision: str
     open: Callable[[], Engine]
     inputs: Callable[[Case, int], Arrays]
-    n_bytes: int
+    size: Callable[[], int]
     cases: tuple[Case, ...] = CASES
     batches: tuple[int, ...] = (8, 32)
 
@@ -106,7 +107,7 @@ class Measured:
 
     engine: str
     precision: str
-    size_mb: float
+    size_mb: float | None = None
     load_s: float | None = None
     memory_mb: float | None = None
     latency: dict[str, Latency] = field(default_factory=dict)
@@ -133,10 +134,10 @@ def targets(folder: Path | None, engine: str = "auto", n_threads: int = 2) -> li
             precision=precision,
             open=partial(_open, bundle.folder, name, precision, n_threads),
             inputs=partial(contract_inputs, bundle.tokenizer_json),
-            n_bytes=n_bytes,
+            size=partial(_bytes, bundle.folder, name, precision),
         )
         for name in (possible(bundle) if engine == "auto" else [engine])
-        for precision, n_bytes in _files(bundle, name).items()
+        for precision in _precisions(bundle, name)
     ]
     if not found:
         raise EngineError(
@@ -145,16 +146,23 @@ def targets(folder: Path | None, engine: str = "auto", n_threads: int = 2) -> li
     return found
 
 
-def _files(bundle: Bundle, engine: str) -> dict[str, int]:
-    """Precision -> bytes on disk of what the engine would run."""
-    if engine in PROVIDERS:
-        return {
-            precision: (bundle.folder / file).stat().st_size
-            for precision, file in bundle.info["models"].items()
-            if engine == "cpu" or precision != "int8"  # the dynamic one is for processors
-        }
-    sizes = [f.stat().st_size for f in bundle.folder.glob(f"engines/{engine}-*.engine")]
-    return {"": max(sizes, default=0)}  # it takes the best that fits, and says which
+def _precisions(bundle: Bundle, engine: str) -> list[str]:
+    """Those that the engine may run; TensorRT's own takes the best that fits, and says which."""
+    if engine not in PROVIDERS:
+        return [""]
+    # The dynamic int8 is for processors.
+    return [p for p in bundle.info["models"] if engine == "cpu" or p != "int8"]
+
+
+def _bytes(folder: Path, engine: str, precision: str) -> int:
+    """Of a bundle with this model and no other."""
+    info = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    models = info["models"]
+    files = {"bundle.json", *info["files"]} - {m for p, m in models.items() if p != precision}
+    paths = [folder / file for file in files]
+    if engine not in PROVIDERS:
+        paths += sorted(folder.glob(f"engines/{engine}-*.engine"))[:1]
+    return sum(path.stat().st_size for path in paths)
 
 
 def _open(folder: Path, engine: str, precision: str, n_threads: int) -> Engine:
@@ -203,7 +211,7 @@ def measure(wanted: Sequence[Target], *, n_runs: int = 200) -> list[Measured]:
 
 
 def _measure(target: Target, n_runs: int, most_s: float, advance: Callable[[], None]) -> Measured:
-    found = Measured(engine=target.engine, precision=target.precision, size_mb=target.n_bytes / 1e6)
+    found = Measured(engine=target.engine, precision=target.precision)
     steps = isolated(
         partial(_steps, target, found, n_runs, most_s), timeout_s=_TIMEOUT_S, quiet=True
     )
@@ -226,7 +234,8 @@ def _steps(target: Target, found: Measured, n_runs: int, most_s: float) -> Itera
     engine = target.open()
     engine.infer(inputs[target.cases[0]])
     load_s = time.monotonic() - started
-    found = replace(found, precision=engine.precision, load_s=load_s)
+    size_mb = target.size() / 1e6
+    found = replace(found, precision=engine.precision, load_s=load_s, size_mb=size_mb)
     yield found
     for case in target.cases:
         times = _times(engine, inputs[case], n_runs, _FEWEST_RUNS, most_s)

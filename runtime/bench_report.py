@@ -61,14 +61,16 @@ def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> lis
     sizes = sorted({size for item in found for size in item.per_s})
     with_power = any(item.power_w for item in found)
     rest = Table(caption=None if with_power else "power: not available, there is no tegrastats")
-    _add_columns(rest, "", "load s", "memory MB", "file MB", *(f"per s at {n}" for n in sizes))
+    _add_columns(rest, "", "load s", "memory MB", "disk MB", *(f"per s at {n}" for n in sizes))
     if with_power:
         _add_columns(rest, "power W")
     for item in found:
         rest.add_row(
             item.name,
-            *(f"{x:.1f}" if x is not None else "" for x in (item.load_s, item.memory_mb)),
-            f"{item.size_mb:.1f}",
+            *(
+                "" if value is None else f"{value:.1f}"
+                for value in (item.load_s, item.memory_mb, item.size_mb)
+            ),
             *(f"{item.per_s[n]:.1f}" if n in item.per_s else "" for n in sizes),
             *(["\n".join(f"{r} {w:.1f}" for r, w in (item.power_w or {}).items())] * with_power),
         )

@@ -52,7 +52,7 @@ def microphone(use: Use) -> Iterator[Check]:
         return
     try:
         import sounddevice
-    except OSError as error:
+    except (ImportError, OSError) as error:
         remedy = "sudo apt install libportaudio2"
         yield Check(name="microphone", state=MISSING, detail=str(error), remedy=remedy, blocks=True)
         return
