@@ -32,7 +32,8 @@ _CHECKS: dict[str, Function] = {
     "cache": machine.cache,
     "clock": machine.clock,
 }
-_TIMEOUT_S = 30.0  # of one check
+_TIMEOUT_S = 30.0  # of one check, except:
+_LIMITS_S = {"bundle": 300.0}  # a GPU's engine may have to be built
 _AT_ONCE = 4
 _STYLES = {"fine": "green", "missing": "bold red", "not needed": "dim"}
 
@@ -70,7 +71,8 @@ def _run(use: Use, named: tuple[str, Function]) -> list[Check]:
     name, function = named
     found: list[Check] = []
     try:
-        for check in isolated(partial(function, use), timeout_s=_TIMEOUT_S, quiet=True):
+        limit_s = _LIMITS_S.get(name, _TIMEOUT_S)
+        for check in isolated(partial(function, use), timeout_s=limit_s, quiet=True):
             found.append(check)
     except DmdLiveError as error:
         found.append(Check(name=name, state=MISSING, detail=str(error), blocks=True))
