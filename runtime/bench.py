@@ -4,20 +4,21 @@ Each engine is measured in a process of its own, so that no other's memory or th
 are made up at the contract's rates; the time of a network does not depend on what they say.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from .bundle import Bundle
+from .engines import gpu
 from .engines.base import Arrays, Engine
-from .engines.choose import possible
 from .engines.golden import check
 from .engines.ort import PROVIDERS, OrtEngine
+from .engines.stored import BACKENDS, built, folders
 from .engines.trt import TrtEngine
 from .errors import DmdLiveError, EngineError
 from .features.pack import Rows, pack
@@ -136,42 +137,53 @@ def targets(folder: Path | None, engine: str = "auto", n_threads: int = 2) -> li
             inputs=partial(contract_inputs, bundle.tokenizer_json),
             size=partial(_bytes, bundle.folder, name, precision),
         )
-        for name in (possible(bundle) if engine == "auto" else [engine])
+        for name in (_here() if engine == "auto" else [engine])
         for precision in _precisions(bundle, name)
     ]
     if not found:
-        raise EngineError(
-            f"{bundle.folder}: it has no model for {engine}, which takes fp16 or fp32"
-        )
+        raise EngineError(f"{bundle.folder}: it has nothing that {engine} could run")
     return found
 
 
+def _here() -> list[str]:
+    """Engines whose libraries and GPU are here."""
+    try:
+        gpu.capability()
+    except EngineError:
+        return ["cpu"]
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    return [name for name, provider in PROVIDERS.items() if provider in providers] + [
+        backend for backend, module in BACKENDS.items() if find_spec(module)
+    ]
+
+
 def _precisions(bundle: Bundle, engine: str) -> list[str]:
-    """Those that the engine may run; TensorRT's own takes the best that fits, and says which."""
-    if engine not in PROVIDERS:
-        return [""]
+    if engine in BACKENDS:
+        return built(bundle, engine)
     # The dynamic int8 is for processors.
     return [p for p in bundle.info["models"] if engine == "cpu" or p != "int8"]
 
 
 def _bytes(folder: Path, engine: str, precision: str) -> int:
     """Of a bundle with this model and no other."""
-    info = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    models = info["models"]
-    files = {"bundle.json", *info["files"]} - {m for p, m in models.items() if p != precision}
-    paths = [folder / file for file in files]
-    if engine not in PROVIDERS:
-        paths += sorted(folder.glob(f"engines/{engine}-*.engine"))[:1]
-    return sum(path.stat().st_size for path in paths)
+    bundle = Bundle.load(folder)
+    models = bundle.info["models"].items()
+    files = {"bundle.json", *bundle.info["files"]} - {m for p, m in models if p != precision}
+    sizes = [(folder / file).stat().st_size for file in files]
+    engines = [e for place in folders(bundle) for e in place.glob(f"{engine}-{precision}-*.engine")]
+    return sum(sizes) + max((e.stat().st_size for e in engines), default=0)
 
 
 def _open(folder: Path, engine: str, precision: str, n_threads: int) -> Engine:
-    bundle = Bundle.load(folder, precision or None)
-    opened: Engine = (
-        OrtEngine(bundle.model, precision=precision, n_threads=n_threads, provider=engine)
-        if engine in PROVIDERS
-        else TrtEngine(bundle, engine)
-    )
+    opened: Engine
+    if engine in BACKENDS:
+        bundle = Bundle.load(folder)
+        opened = TrtEngine(bundle, engine, precision)
+    else:
+        bundle = Bundle.load(folder, precision)
+        opened = OrtEngine(bundle.model, precision=precision, n_threads=n_threads, provider=engine)
     check(opened, bundle)
     return opened
 
