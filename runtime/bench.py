@@ -171,7 +171,7 @@ def _bytes(folder: Path, engine: str, precision: str) -> int:
     bundle = Bundle.load(folder)
     models = bundle.info["models"].items()
     files = {"bundle.json", *bundle.info["files"]} - {m for p, m in models if p != precision}
-    sizes = [(folder / file).stat().st_size for file in files]
+    sizes: list[int] = [(folder / file).stat().st_size for file in files]
     engines = [e for place in folders(bundle) for e in place.glob(f"{engine}-{precision}-*.engine")]
     return sum(sizes) + max((e.stat().st_size for e in engines), default=0)
 
