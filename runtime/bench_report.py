@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .bench import CASES, Latency, Measured
+from .bench import CASES, Measured
 from .device import this_device
 from .errors import EngineError
 
-__all__ = ["report", "summary", "tables"]
+__all__ = ["report", "require_some", "show", "summary", "tables"]
 
 
 def summary(found: Sequence[Measured], n_threads: int) -> dict[str, Any]:
@@ -27,27 +27,35 @@ def summary(found: Sequence[Measured], n_threads: int) -> dict[str, Any]:
 
 def report(found: Sequence[Measured], *, n_threads: int, as_json: bool) -> None:
     """Print tables, or one JSON object. Raises EngineError when nothing could be measured."""
-    if all(item.failure and not item.latency for item in found):
-        raise EngineError("; ".join(f"{item.name}: {item.failure}" for item in found))
+    require_some(found)
     if as_json:
         print(json.dumps(summary(found, n_threads)))
-        return
+    else:
+        show(n_threads, tables(found))
+
+
+def require_some(found: Sequence[Measured]) -> None:
+    """Raises EngineError, with every reason, when nothing could be measured."""
+    if not any(item.latency for item in found):
+        raise EngineError("; ".join(f"{item.name}: {item.failure}" for item in found))
+
+
+def show(n_threads: int, shown: Sequence[Any]) -> None:
+    """Print the machine, then tables and lines."""
     from rich.console import Console
 
     console = Console(highlight=False)
     console.print(f"{this_device()}; {n_threads} thread{'s' * (n_threads > 1)} on the CPU")
-    for table in tables(found):
-        console.print(table)
+    for item in shown:
+        console.print(item)
 
 
-def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> list[Any]:
-    """For rich: latency by case, with how many times longer each baseline takes; the rest; and a
-    line for each failure."""
+def tables(found: Sequence[Measured]) -> list[Any]:
+    """For rich: latency by case, the rest, and a line for each failure."""
     from rich.table import Table
 
     latency = Table(title="batch 1")
     _add_columns(latency, "", "utterance", "p50 ms", "p95 ms", "p99 ms", "runs")
-    _add_columns(latency, *(f"{baseline.name} takes" for baseline in baselines))
     for item in found:
         for case, times in item.latency.items():
             latency.add_row(
@@ -55,7 +63,6 @@ def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> lis
                 case,
                 *(f"{ms:.1f}" for ms in (times.p50_ms, times.p95_ms, times.p99_ms)),
                 str(times.n_runs),
-                *(_times_longer(baseline, case, times) for baseline in baselines),
                 end_section=case == next(reversed(item.latency)),
             )
     sizes = sorted({size for item in found for size in item.per_s})
@@ -80,9 +87,3 @@ def tables(found: Sequence[Measured], baselines: Sequence[Measured] = ()) -> lis
 def _add_columns(table: Any, *names: str) -> None:
     for name in names:
         table.add_column(name, justify="right" if table.columns else "left", min_width=4)
-
-
-def _times_longer(baseline: Measured, case: str, times: Latency) -> str:
-    if case not in baseline.latency:
-        return ""
-    return f"{baseline.latency[case].p50_ms / times.p50_ms:.1f} x"

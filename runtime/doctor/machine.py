@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..device import this_device
 from ..engines import gpu
+from ..engines.stored import BACKENDS
 from ..errors import EngineError
 from ..models import cache_folder
 from .base import FINE, MISSING, NOT_NEEDED, Check, Use
@@ -63,7 +64,7 @@ def _printed(*command: str) -> str:
 
 def tensorrt(use: Use) -> Iterator[Check]:
     """What could run engines, where there is a GPU."""
-    found = [f"{m} {v}" for m in ("tensorrt", "tensorrt_rtx") if (v := _version_of(m))]
+    found = [f"{m} {v}" for m in BACKENDS.values() if (v := _version_of(m))]
     shown = ", ".join(found)
     try:
         gpu.capability()
@@ -80,8 +81,10 @@ def tensorrt(use: Use) -> Iterator[Check]:
             "else: pip install tensorrt",
         )
     elif not _version_of("cuda.bindings.runtime"):
-        yield Check(name="TensorRT", state=MISSING, detail=f"{shown} without CUDA bindings",
-                    remedy="pip install cuda-python")  # fmt: skip
+        cuda = gpu.driver_version() // 1000
+        remedy = f"pip install 'cuda-python>={cuda},<{cuda + 1}'"
+        detail = f"{shown} without CUDA bindings"
+        yield Check(name="TensorRT", state=MISSING, detail=detail, remedy=remedy)
     else:
         yield Check(name="TensorRT", state=FINE, detail=shown)
 

@@ -79,20 +79,6 @@ def test_tables_and_json(found: list[bench.Measured], capsys: pytest.CaptureFixt
     assert "1 thread on the CPU" in out
 
 
-def test_how_many_times_longer_a_baseline_takes(found: list[bench.Measured]) -> None:
-    fast = replace(
-        found[1], latency={"5 s": bench.Latency(n_runs=9, p50_ms=2.0, p95_ms=3.0, p99_ms=4.0)}
-    )
-    slow = replace(
-        fast,
-        engine="torch",
-        latency={"5 s": bench.Latency(n_runs=9, p50_ms=9.0, p95_ms=9.0, p99_ms=9.0)},
-    )
-    latency = bench_report.tables([fast, slow], [slow])[0]
-    assert latency.columns[-1].header == "torch int8 takes"
-    assert list(latency.columns[-1].cells) == ["4.5 x", "1.0 x"]
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [
