@@ -69,25 +69,33 @@ def fastest(makers: Makers, key: str, folder: Path) -> Engine:
         except DmdLiveError as error:
             _logger.warning("engine %s ran before and does not now: %s", known[key], error)
     _logger.warning("first start like this: measuring %s", ", ".join(makers))
+    best, engine = _measured(makers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps({**known, key: best}, indent=1).encode())
+    except OSError as error:
+        _logger.warning("%s: %s; engines are measured again next time", path, error.strerror)
+    return engine
+
+
+def _measured(makers: Makers) -> tuple[str, Engine]:
+    """Name and engine of the fastest."""
     best: tuple[float, str, Engine] | None = None
+    reasons: dict[str, DmdLiveError] = {}
     for name, make in makers.items():
         try:
             engine = make()
             took_ms = _milliseconds(engine)
         except DmdLiveError as error:
-            _logger.warning("engine %s: %s", name, error)
-            failure = error
+            if str(error) not in reasons:  # one line for all precisions of a backend
+                _logger.warning("engine %s: %s", name, error)
+            reasons[str(error)] = error
             continue
         if best is None or took_ms < best[0]:
             best = took_ms, name, engine
     if best is None:
-        raise failure
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps({**known, key: best[1]}, indent=1).encode())
-    except OSError as error:
-        _logger.warning("%s: %s; engines are measured again next time", path, error.strerror)
-    return best[2]
+        raise list(reasons.values())[-1]
+    return best[1:]
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
@@ -79,6 +80,7 @@ class TrtEngine:
         for name, n_bytes in self._sizes.items():
             self._memory[name] = int(self._call("cudaMalloc", n_bytes))
         self._kernels: Any = None
+        self._has_kernels = False
         self._kernels_path = (
             cache_folder() / f"kernels-{hashlib.sha256(content).hexdigest()[:16]}.rtx"
         )
@@ -117,7 +119,7 @@ class TrtEngine:
 
         Raises OSError when the cache cannot be written.
         """
-        if self._kernels is None or self._kernels_path.exists():
+        if self._kernels is None or self._has_kernels:
             return
         content = self._kernels.serialize()
         if content is not None:
@@ -133,10 +135,8 @@ class TrtEngine:
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
         self._kernels = config.create_runtime_cache()
-        if self._kernels_path.exists() and not self._kernels.deserialize(
-            self._kernels_path.read_bytes()
-        ):
-            self._kernels_path.unlink()  # of another driver or GPU: compiled and stored again
+        with suppress(OSError):  # none are stored yet; those of another driver or GPU are refused
+            self._has_kernels = self._kernels.deserialize(self._kernels_path.read_bytes())
         config.set_runtime_cache(self._kernels)
         return self._engine.create_execution_context(config)
 
@@ -196,7 +196,7 @@ def _sizes(engine: Any, trt: Any) -> dict[str, int]:
     wanted |= dict.fromkeys(OUTPUTS, np.dtype(np.float32))
     if kinds != wanted or engine.num_optimization_profiles != len(PROFILES):
         raise EngineError("the engine's inputs and outputs are not the contract's; build it again")
-    shapes = {name: engine.get_tensor_profile_shape(name, _BATCH)[2] for name in INPUTS}
+    shapes = {name: [*engine.get_tensor_profile_shape(name, _BATCH)[2]] for name in INPUTS}
     n_most = shapes["input_ids"][0]
     for name in OUTPUTS:
         shapes[name] = [n_most if n < 0 else n for n in engine.get_tensor_shape(name)]
