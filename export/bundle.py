@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from runtime.bundle import FORMAT, Bundle, own_hash
 from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
+from runtime.files import write_file
 
 __all__ = ["CERTIFICATE", "Options", "publish", "read", "update", "write_file"]
 
@@ -77,13 +77,6 @@ def update(folder: Path, changes: Mapping[str, Any]) -> None:
     _, computed = own_hash(content)
     sealed = re.sub(rb'("bundle_sha256": ")0{64}', rb"\g<1>" + computed.encode(), content, count=1)
     write_file(path, sealed)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def publish(

@@ -1,17 +1,20 @@
-"""Bundle -> TensorRT engine in `engines/` of the bundle.
+"""Bundle -> TensorRT engine, in `engines/` of the bundle or, where that is read-only, in the cache.
 
 The network is strongly typed: its precision is that of the ONNX graph, which TensorRT 10, 11 and
 TensorRT for RTX all build alike. TensorRT for RTX builds without a GPU; TensorRT builds for the GPU
 of the machine it runs on.
 """
 
-import contextlib
+import errno
+import fcntl
 import hashlib
 import importlib
 import json
-import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,49 +22,28 @@ from typing import Any, TextIO
 from runtime.bundle import Bundle
 from runtime.config import option, parse
 from runtime.engines import gpu
-from runtime.engines.trt import BACKENDS
-from runtime.errors import BundleError, DmdLiveError, UsageError
-from runtime.features.pack import INPUTS
-from runtime.features.spec import SPEC
+from runtime.engines.profiles import PROFILES
+from runtime.engines.stored import BACKENDS, SOURCES, folders
+from runtime.errors import DmdLiveError, EngineError, UsageError
+from runtime.files import write_file
+from runtime.models import cache_folder
 from train.provenance import commit
 
-from . import bundle
+from . import network
 from .half import FP32_OPS, to_fp16
 
-__all__ = ["PROFILES", "Options", "build"]
+__all__ = ["Options", "build"]
 
 # Not sm75: Turing has no fp32 matrix product in TensorRT for RTX, and NVIDIA advises against
 # engines for it and later GPUs together (docs: "CPU-Only AOT and TensorRT-RTX Engines").
 _RTX_TARGETS = ("sm80", "sm86", "sm89", "sm120", "sm121")
-
-# Smallest, most likely and largest size of each dynamic axis: one piece or row up to the longest
-# utterance of the contract, tuned for one of 4 s.
-_LENGTHS = {
-    "Tt": (1, 24, SPEC.max_pieces),
-    "Ta": (1, round(4 * SPEC.audio_rate_hz), round(SPEC.max_utterance_s * SPEC.audio_rate_hz)),
-    "Tv": (1, round(4 * SPEC.vision_rate_hz), round(SPEC.max_utterance_s * SPEC.vision_rate_hz)),
-}
-_BATCHES = {"live": (1, 1, 1), "batch": (1, 8, 32)}
-
-
-def _shapes(batch: tuple[int, int, int]) -> dict[str, dict[str, list[int]]]:
-    sizes = {"B": batch, **_LENGTHS}
-    return {
-        name: {
-            bound: [sizes[axis][k] if isinstance(axis, str) else axis for axis in axes]
-            for k, bound in enumerate(("min", "opt", "max"))
-        }
-        for name, (_, axes) in INPUTS.items()
-    }
-
-
-# In the order of TensorRT's profile numbers.
-PROFILES = {name: _shapes(batch) for name, batch in _BATCHES.items()}
+_JETSON = {"sm72": "Xavier", "sm87": "Orin", "sm101": "Thor", "sm110": "Thor"}
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Build a TensorRT engine from a bundle's fp32 graph."""
+    """Build a TensorRT engine from a graph of a bundle."""
 
     bundle: str = option("bundle", metavar="FOLDER", help="the bundle; the engine goes into it")
     backend: str | None = option(
@@ -70,7 +52,12 @@ class Options:
         help="tensorrt (for this machine's GPU) or rtx (needs no GPU); default: tensorrt when it"
         " is installed, else rtx",
     )
-    precision: str = option("fp32", choices=("fp32", "fp16"), help="precision of the engine")
+    precision: str = option(
+        "fp32",
+        choices=tuple(sorted(SOURCES)),
+        help="int8 and mixed are built from what export.quantize made by int8-qdq and mixed, fp16"
+        " from its fp16, or from fp32 where the bundle has none",
+    )
     targets: str | None = option(
         None,
         metavar="SM,SM",
@@ -95,55 +82,42 @@ def main(argv: list[str] | None = None) -> int:
 def build(options: Options) -> Path:
     """Build the engine, unless it is there; returns the path of the JSON that describes it.
 
-    The engine, its JSON and TensorRT's log share a name that changes with anything that makes
-    another engine. Raises BundleError for a damaged bundle or a graph that TensorRT refuses, and
-    UsageError for a backend that is not installed or a target that it does not know.
+    The engine, its JSON, the report of its layers and TensorRT's log share a name that changes with
+    anything that makes another engine. Raises BundleError for a damaged bundle or a graph that
+    TensorRT refuses, and UsageError for a backend that is not installed, a target that it does not
+    know or a graph that the bundle does not have.
     """
-    source = Bundle.load(options.bundle, "fp32")
+    source = _source(options.bundle, options.precision)
     backend, trt = _backend(options.backend)
-    targets = _targets(trt, backend, options.targets)
-    identity: dict[str, Any] = {
-        "onnx_sha256": hashlib.sha256(source.model).hexdigest(),
-        "backend": backend,
-        "version": str(trt.__version__),
-        "targets": targets,
-        "precision": options.precision,
-        "profiles": PROFILES,
-    }
-    if backend == "tensorrt":
-        identity["driver"] = gpu.driver_version()
-    if options.precision == "fp16":
-        identity["fp32_ops"] = FP32_OPS
+    targets = _targets(trt, backend, options)
+    identity = _identity(source, options.precision, backend, str(trt.__version__), targets)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = source.folder / "engines"
-    about = folder / f"{backend}-{options.precision}-{key}.json"
-    if not options.force and _is_complete(about):
-        print(f"export.trt: {about.with_suffix('.engine')} is there; --force builds it again")
-        return about
-    folder.mkdir(exist_ok=True)
-    print(
-        f"export.trt: {backend} {trt.__version__}, {options.precision}, {' '.join(targets)}: "
-        "building, this can take minutes",
-        flush=True,
-    )
-    started = time.perf_counter()
-    model = source.model if options.precision == "fp32" else to_fp16(source.model)
-    engine, details = _build(
-        trt, model, targets if backend == "rtx" else [], about.with_suffix(".log")
-    )
-    facts = {
-        **identity,
-        **details,
-        "engine": about.with_suffix(".engine").name,
-        "engine_sha256": hashlib.sha256(engine).hexdigest(),
-        "engine_bytes": len(engine),
-        "build_s": round(time.perf_counter() - started, 1),
-        "commit": commit(),
-    }
-    _write(about, facts, engine)
-    size_mb = len(engine) / 1e6
-    print(f"export.trt: {folder / facts['engine']}: {size_mb:.1f} MB in {facts['build_s']:.1f} s")
+    name = f"{backend}-{options.precision}-{key}.json"
+    if not options.force and (found := _complete(source, name)):
+        return found
+    about = _writable(source) / name
+    with _alone(about.with_suffix(".log")) as log:
+        # Another process may have built it meanwhile.
+        if not options.force and (found := _complete(source, name)):
+            return found
+        print(
+            f"export.trt: {backend} {trt.__version__}, {options.precision}, {' '.join(targets)}: "
+            "building, this can take minutes",
+            flush=True,
+        )
+        _build(trt, source, identity, about, log)
     return about
+
+
+def _source(folder: str, precision: str) -> Bundle:
+    """The bundle with the graph that an engine of this precision is built from."""
+    bundle = Bundle.load(folder)
+    model = next((m for m in SOURCES[precision] if m in bundle.info["models"]), None)
+    if model is None:
+        last = SOURCES[precision][-1]
+        way = "export.graph" if last == "fp32" else f"export.quantize --recipe {last}"
+        raise UsageError(f"{folder}: no {last} model in it; python -m {way} makes one")
+    return Bundle.load(folder, model)
 
 
 def _backend(name: str | None) -> tuple[str, Any]:
@@ -153,151 +127,147 @@ def _backend(name: str | None) -> tuple[str, Any]:
         try:
             return backend, importlib.import_module(BACKENDS[backend])
         except (ImportError, OSError) as error:  # OSError: a library that the module loads itself
-            reasons.append(_one_line(error))
+            reasons.append(" ".join(str(error).split()))
     raise UsageError(
         f"no TensorRT backend to import ({'; '.join(reasons)}); `pip install tensorrt-rtx-cu13` "
         "builds without a GPU, on a Jetson use JetPack's tensorrt"
     )
 
 
-def _targets(trt: Any, backend: str, wanted: str | None) -> list[str]:
+def _targets(trt: Any, backend: str, options: Options) -> list[str]:
     """Names such as `sm86`, in ascending order."""
+    wanted = None if options.targets is None else options.targets.lower().split(",")
     if backend == "tensorrt":
-        here = gpu.capability()
-        if wanted not in (None, here):
+        try:
+            here = gpu.capability()
+        except EngineError as error:
+            raise UsageError(f"{error}, which tensorrt builds on; use --backend rtx") from error
+        if wanted not in (None, [here]):
             raise UsageError(
-                f"--targets {wanted}: tensorrt builds for its own GPU, {here}; use rtx"
+                f"--targets {options.targets}: tensorrt builds for its own GPU, {here}; use rtx"
             )
         return [here]
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    targets = _RTX_TARGETS if wanted is None else tuple(wanted.lower().split(","))
-    for target in targets:
+    for target in wanted or ():
+        if board := _JETSON.get(target) if target not in known else None:
+            raise UsageError(
+                f"--targets: rtx {trt.__version__} does not know {target!r} (Jetson {board}); build"
+                f" on the board with JetPack's: python -m export.trt --backend tensorrt --bundle "
+                f"{options.bundle}"
+            )
         if target not in known:
             raise UsageError(f"--targets: unknown target {target!r}; rtx has {', '.join(known)}")
-    return sorted(set(targets), key=known.index)
+    return sorted(set(wanted or _RTX_TARGETS), key=known.index)
 
 
-def _build(trt: Any, model: bytes, targets: list[str], log: Path) -> tuple[bytes, dict[str, Any]]:
-    """Serialized engine, and what only TensorRT knows of it. Raises BundleError.
-
-    `targets`: compute capabilities to set; none for a backend that builds for its own GPU.
-    """
-    with log.open("w", encoding="utf-8") as file, contextlib.ExitStack() as bars:
-        # Both must live as long as the objects that TensorRT makes.
-        logger, progress = _logger(trt, file), _progress(trt, bars)
-        builder = trt.Builder(logger)
-        network = _parse(trt, builder, logger, model)
-        inputs = [network.get_input(k) for k in range(network.num_inputs)]
-        config = builder.create_builder_config()
-        config.progress_monitor = progress
-        for shapes in PROFILES.values():
-            profile = builder.create_optimization_profile()
-            for name, shape in shapes.items():
-                profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
-            config.add_optimization_profile(profile)
-        if targets:
-            config.num_compute_capabilities = len(targets)
-        for k, target in enumerate(targets):
-            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), k)
-        engine = builder.build_serialized_network(network, config)
-        if engine is None:
-            reason = logger.errors[0] if logger.errors else "it gives no reason"
-            raise BundleError(f"TensorRT cannot build the engine: {reason} (log: {log})")
-        for error in logger.errors:
-            print(f"export.trt: TensorRT: {error}", file=sys.stderr)
-        return bytes(engine), {
-            "inputs": {tensor.name: tensor.dtype.name.lower() for tensor in inputs},
-            "tf32": bool(config.get_flag(trt.BuilderFlag.TF32)),
-        }
+def _identity(
+    source: Bundle, precision: str, backend: str, version: str, targets: list[str]
+) -> dict[str, Any]:
+    """Everything that makes another engine."""
+    identity: dict[str, Any] = {
+        "model": source.precision,
+        "onnx_sha256": hashlib.sha256(source.model).hexdigest(),
+        "backend": backend,
+        "version": version,
+        "targets": targets,
+        "precision": precision,
+        "profiles": PROFILES,
+        "tf32": False,
+    }
+    if backend == "tensorrt":
+        identity["driver"] = gpu.driver_version()
+    if precision == "fp16" and source.precision == "fp32":
+        identity["fp32_ops"] = FP32_OPS
+    return identity
 
 
-def _parse(trt: Any, builder: Any, logger: Any, model: bytes) -> Any:
-    """The graph as TensorRT network. Raises BundleError."""
-    # Since TensorRT 11 every network is strongly typed and the flag may be missing.
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
-        errors = [parser.get_error(k) for k in range(parser.num_errors)]
-        problems = [f"{e.node_operator()} {e.node_name()!r}: {e.desc()}" for e in errors]
-        raise BundleError(f"TensorRT does not parse the graph: {_one_line('; '.join(problems))}")
-    names = {network.get_input(k).name for k in range(network.num_inputs)}
-    if names != set(INPUTS):
-        raise BundleError(
-            f"the graph's inputs {sorted(names)} are not the contract's; export again"
-        )
-    return network
-
-
-def _logger(trt: Any, file: TextIO) -> Any:
-    """Writes what TensorRT says to `file`; `errors` keeps its errors, each in one line."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity == trt.ILogger.Severity.VERBOSE:
-                return
-            file.write(f"{severity.name}: {message}\n")
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(_one_line(message))
-
-    return Logger()
-
-
-def _progress(trt: Any, bars: contextlib.ExitStack) -> Any:
-    """Shows on a terminal, and nowhere else, the phase that TensorRT is in and its steps so far."""
-    from tqdm import tqdm
-
-    bar_format = "{desc}, {n_fmt} steps, {elapsed}"
-    bar = bars.enter_context(tqdm(disable=None, leave=False, bar_format=bar_format))
-
-    class Progress(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, name: str, parent: str | None, n_steps: int) -> None:
-            bar.set_description_str(name)
-
-        def step_complete(self, name: str, step: int) -> bool:
-            bar.update()
-            return True
-
-        def phase_finish(self, name: str) -> None:
-            pass
-
-    return Progress()
-
-
-def _is_complete(about: Path) -> bool:
-    """Whether the JSON is there and the engine is the one that it describes."""
+def _writable(source: Bundle) -> Path:
+    """The bundle's `engines/`, or the cache's when the bundle is read-only. Raises OSError."""
+    inside, cached = folders(source)
     try:
-        facts = json.loads(about.read_text(encoding="utf-8"))
-        engine = about.with_suffix(".engine").read_bytes()
-        return bool(hashlib.sha256(engine).hexdigest() == facts["engine_sha256"])
-    except (OSError, ValueError, KeyError):
-        return False
+        inside.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=inside):
+            return inside
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        print(f"export.trt: {source.folder} is read-only: the engine goes to {cached}")
+    cached.mkdir(parents=True, exist_ok=True)
+    return cached
 
 
-def _write(about: Path, facts: dict[str, Any], engine: bytes) -> None:
-    """Engine and JSON under temporary names, then both renamed; on failure neither remains."""
+@contextmanager
+def _alone(log: Path) -> Iterator[TextIO]:
+    """The empty log, held by this process alone: another one that builds the same engine waits."""
+    with log.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        yield file
+
+
+def _build(trt: Any, source: Bundle, identity: dict[str, Any], about: Path, log: TextIO) -> None:
+    """Build and write: the engine first, then the JSON without which it does not count."""
+    started = time.perf_counter()
+    convert = "fp32_ops" in identity
+    native = identity["backend"] == "tensorrt"
+    engine, report = network.build(
+        trt,
+        to_fp16(source.model) if convert else source.model,
+        [] if native else identity["targets"],
+        log,
+        _timings(identity) if native else None,
+    )
     final = about.with_suffix(".engine")
-    partial = final.with_name(final.name + ".partial")
-    about.unlink(missing_ok=True)  # an engine without its JSON does not count
+    facts = {
+        **identity,
+        "layers": report["precisions"],
+        "engine": final.name,
+        "engine_sha256": hashlib.sha256(engine).hexdigest(),
+        "engine_bytes": len(engine),
+        "build_s": round(time.perf_counter() - started, 1),
+        "commit": commit(),
+    }
+    about.unlink(missing_ok=True)
     try:
-        partial.write_bytes(engine)
-        os.replace(partial, final)
-        bundle.write_file(about, (json.dumps(facts, indent=2) + "\n").encode())
+        write_file(final, engine)
+        write_file(about.with_suffix(".layers.json"), _json(report))
+        write_file(about, _json(facts))
     except BaseException:
-        for path in (partial, final):
-            path.unlink(missing_ok=True)
+        for suffix in (".engine", ".layers.json"):
+            about.with_suffix(suffix).unlink(missing_ok=True)
         raise
+    size_mb, counts = len(engine) / 1e6, facts["layers"]
+    print(
+        f"export.trt: {final}: {size_mb:.1f} MB in {facts['build_s']:.1f} s; layers: "
+        + ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    )
 
 
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _timings(identity: dict[str, Any]) -> Path:
+    """The timing cache of this TensorRT and GPU.
+
+    Not for RTX: there it changes nothing and would ask for a GPU (docs: "Timing Cache Migration").
+    """
+    (target,) = identity["targets"]
+    return cache_folder() / f"timings-{identity['version']}-{target}.cache"
+
+
+def _complete(source: Bundle, name: str) -> Path | None:
+    """The JSON of an engine that is there, and is what the JSON describes."""
+    for about in (folder / name for folder in folders(source)):
+        engine = about.with_suffix(".engine")
+        try:
+            wanted = json.loads(about.read_text(encoding="utf-8"))["engine_sha256"]
+            if hashlib.sha256(engine.read_bytes()).hexdigest() == wanted:
+                print(f"export.trt: {engine} is there; --force builds it again")
+                return about
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 if __name__ == "__main__":

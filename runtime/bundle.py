@@ -59,15 +59,19 @@ class Bundle:
                 f"{folder}: made for feature spec {info['feature_spec_sha256'][:12]}, this runtime "
                 f"computes {SPEC.sha256()[:12]}; export the bundle with this version"
             )
-        files = {name: _verified(folder, name, sha) for name, sha in info["files"].items()}
         models: dict[str, str] = info["models"]
         chosen = precision or next((p for p in _PREFERENCE if p in models), None)
         if chosen is None or chosen not in models:
             have = ", ".join(models) or "none"
             raise BundleError(f"{folder}: no {precision or 'usable'} model in it; it has: {have}")
+        model = b""
+        for name, sha in info["files"].items():
+            content = _verified(folder, name, sha)
+            if name == models[chosen]:
+                model = content
         if info.get("unsigned"):
             _logger.warning("%s: this bundle has no certificate of what export cost", folder)
-        return cls(folder, chosen, files[models[chosen]], tuple(info["emotions"]), info)
+        return cls(folder, chosen, model, tuple(info["emotions"]), info)
 
 
 def own_hash(content: bytes) -> tuple[str, str]:

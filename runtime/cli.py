@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__, models
 from .config import option, parse
+from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
 from .schemas import EmotionEvent
@@ -25,12 +26,16 @@ _EPILOG = """examples:
   dmd-live --microphone default            voice only
   dmd-live --camera 0 --record day.jsonl   words, feature rows and events of it in a file
   dmd-live --replay day.jsonl --bundle B   the same with another model
+  dmd-live --doctor                        is this machine ready? what is missing, what mends it
+  dmd-live --doctor --input talk.mp4       the same for a file: no camera, no microphone
+  dmd-live --bench --threads 1             how fast the model is here, by every engine
   dmd-live --list-devices                  microphones and cameras that are here
   dmd-live --list-models                   pretrained parts: where they are, their licences
 
 Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
 and --baseline-file ask for. Only --download opens a connection.
-Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains.
+Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
+--doctor: 1 when something is missing without which what the other options ask for would fail.
 """
 
 
@@ -54,6 +59,11 @@ class Options:
         0, metavar="MS", help="added to the time of pictures, where they come later than sound"
     )
     bundle: str | None = option(None, metavar="FOLDER", help="the model; default: the built-in one")
+    engine: str = option(
+        "auto",
+        choices=ENGINES,
+        help="what runs the model: auto measures what is here once and takes the fastest",
+    )
     stt: str = option(
         "auto",
         choices=("auto", "vosk", "moonshine", "none"),
@@ -70,7 +80,9 @@ class Options:
     )
     hop_ms: int = option(500, metavar="MS", help="time between early estimates")
     json: bool = option(
-        False, help="print one JSON object per event (runtime/event.schema.json describes it)"
+        False,
+        help="print one JSON object per event (runtime/event.schema.json describes it); with "
+        "--doctor and --bench one for all",
     )
     baseline: bool = option(
         False, help="learn how the speaker usually reads, and correct for it (one speaker)"
@@ -90,6 +102,13 @@ class Options:
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
     realtime: bool = option(False, help="pace a file like a live stream; the events stay the same")
     demo: bool = option(False, help="analyse the built-in clip")
+    doctor: bool = option(
+        False, help="check what the other options need (default: camera 0, microphone) and stop"
+    )
+    bench: bool = option(
+        False, help="measure the bundle's models by every engine that runs here and stop (1-2 min)"
+    )
+    threads: int = option(2, metavar="N", help="with --bench: processor threads of one inference")
     list_devices: bool = option(False, help="list microphones and cameras and stop")
     list_models: bool = option(False, help="list the pretrained parts and stop")
     download: str | None = option(None, metavar="NAME", help="fetch a pretrained part and stop")
@@ -115,6 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     if options.version:
         print(f"dmd-live {__version__}")
+    elif options.doctor:
+        return _diagnose(options)
+    elif options.bench:
+        _measure(options)
     elif options.list_devices:
         from .sources.devices import listing
 
@@ -126,6 +149,38 @@ def _run(options: Options) -> int:
     else:
         _listen(options)
     return 0
+
+
+def _diagnose(options: Options) -> int:
+    from .doctor.base import Use
+    from .doctor.report import diagnose, report
+
+    live = options.camera is not None or options.microphone is not None
+    file = options.demo or options.input is not None
+    replay = options.replay is not None
+    default = not (live or file or replay)
+    checks = diagnose(
+        Use(
+            pictures=file or default or options.camera is not None,
+            camera="0" if default else options.camera,
+            microphone=options.microphone or ("default" if live or default else None),
+            bundle=options.bundle,
+            engine=options.engine,
+            stt="none" if replay else options.stt,
+            stt_model=options.stt_model,
+        )
+    )
+    return 0 if report(checks, as_json=options.json) else 1
+
+
+def _measure(options: Options) -> None:
+    from . import bench, bench_report
+
+    if options.threads < 1:
+        raise UsageError("--threads is 1 at least")
+    folder = None if options.bundle is None else Path(options.bundle)
+    found = bench.measure(bench.targets(folder, options.engine, options.threads))
+    bench_report.report(found, n_threads=options.threads, as_json=options.json)
 
 
 def _listen(options: Options) -> None:
@@ -155,6 +210,7 @@ def _listen(options: Options) -> None:
         microphone=microphone,
         replay=options.replay,
         bundle=options.bundle,
+        engine=options.engine,
         stt=options.stt,
         stt_model=options.stt_model,
         realtime=options.realtime,

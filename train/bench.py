@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -28,7 +29,7 @@ from .config import Config
 from .losses import TrainingDMD
 from .models.dmd import DMD
 
-__all__ = ["Options", "main"]
+__all__ = ["Options", "check_clone", "main", "published_code"]
 
 _CONFIGS = Path(__file__).parent.parent / "configs"
 _TEXT_DIM = 768
@@ -66,7 +67,7 @@ def main() -> int:
 
 def _run(options: Options, sizes: list[int]) -> None:
     if options.reference is not None:
-        _check_clone(Path(options.reference))
+        check_clone(Path(options.reference))
     print(f"{options.dataset} shapes, aligned, no BERT, {options.precision}, {options.device}")
     for size in sizes:
         baseline = None
@@ -165,18 +166,10 @@ def _samples_per_s(step: Callable[[], None], size: int, options: Options) -> flo
 
 
 def _published_step(clone: Path, options: Options, batch: dict[str, Tensor]) -> Callable[[], None]:
-    """The published code's training step, with the two repairs that it needs to run at all:
-    `.cuda()` keeps tensors where they are, and the cosine loss gets 2-D tensors."""
-    code = _published_code(clone)
-    settings = json.loads((clone / "config" / "config.json").read_text())
-    args = SimpleNamespace(
-        **settings["dmd"]["commonParams"],
-        **settings["dmd"]["datasetParams"][options.dataset],
-        **settings["datasetCommonParams"][options.dataset]["aligned"],
-        dataset_name=options.dataset,
-    )
-    args.use_bert = False
-    torch.Tensor.cuda = lambda tensor, *_: tensor.to(options.device)  # type: ignore[method-assign]
+    """The published code's training step, with a repair that it needs to run at all: the cosine
+    loss gets 2-D tensors."""
+    code = published_code(clone, options.dataset, options.device)
+    args = code.args
     model = code.dmd.DMD(args).to(options.device).train()
     kernels = [
         kernel(
@@ -229,19 +222,31 @@ def _published_loss(out: dict[str, Tensor], labels: Tensor, kernels: Any, hinge:
     return task + distilled + 0.1 * (cycle + reconstruction + 0.1 * (margin + orthogonal))
 
 
-def _check_clone(clone: Path) -> None:
+def check_clone(clone: Path) -> None:
+    """Raises UsageError when the folder is no checkout of the published code."""
     if not (clone / "trains" / "singleTask" / "model" / "dmd.py").exists():
         raise UsageError(f"{clone}: no checkout of mdswyz/DMD; git clone it and name its folder")
 
 
-def _published_code(clone: Path) -> SimpleNamespace:
-    """The parts of a checkout."""
+def published_code(clone: Path, dataset: str, device: str) -> SimpleNamespace:
+    """The parts of a checkout, and `args`: its settings for a data set, aligned, text as vectors.
+
+    `.cuda()` keeps tensors on `device` from then on: the code calls it everywhere.
+    """
     sys.modules.setdefault("pynvml", ModuleType("pynvml"))  # asked for at import, used on GPUs only
     sys.path.append(str(clone))
-    from importlib import import_module
-
+    torch.Tensor.cuda = lambda tensor, *_: tensor.to(device)  # type: ignore[method-assign]
+    settings = json.loads((clone / "config" / "config.json").read_text())
+    args = SimpleNamespace(
+        **settings["dmd"]["commonParams"],
+        **settings["dmd"]["datasetParams"][dataset],
+        **settings["datasetCommonParams"][dataset]["aligned"],
+        dataset_name=dataset,
+    )
+    args.use_bert = False
     nets = "trains.singleTask.distillnets.get_distillation_kernel"
     return SimpleNamespace(
+        args=args,
         dmd=import_module("trains.singleTask.model.dmd"),
         homo=import_module(f"{nets}_homo").DistillationKernel,
         hetero=import_module(nets).DistillationKernel,

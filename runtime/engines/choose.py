@@ -2,24 +2,26 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BundleError, EngineError, UsageError
+from ..errors import DmdLiveError, EngineError, UsageError
 from ..features.pack import Rows, pack
 from ..features.spec import SPEC
+from ..files import write_file
 from ..models import cache_folder
 from . import gpu
 from .base import Engine
 from .golden import check
 from .ort import PROVIDERS, OrtEngine
-from .trt import BACKENDS, TrtEngine
+from .stored import BACKENDS, built
+from .trt import TrtEngine
 
 __all__ = ["ENGINES", "fastest", "open_engine"]
 
@@ -27,6 +29,8 @@ ENGINES = ("auto", *PROVIDERS, *BACKENDS)
 _N_WARM, _N_TIMED = 5, 30
 _FILE = "engines.json"
 _logger = logging.getLogger("dmd_live")
+
+Makers = Mapping[str, Callable[[], Engine]]
 
 
 def open_engine(bundle: Bundle, wanted: str = "auto") -> Engine:
@@ -39,21 +43,19 @@ def open_engine(bundle: Bundle, wanted: str = "auto") -> Engine:
     if wanted not in ENGINES:
         raise UsageError(f"no engine {wanted!r}; there are: {', '.join(ENGINES)}")
     if wanted == "auto":
-        names = _possible(bundle)
-        wanted = names[0]
-        if len(names) > 1:
-            key = f"{bundle.info['bundle_sha256'][:16]} {' '.join(names)} {gpu.driver_version()}"
-            makers = {name: lambda name=name: _open(bundle, name) for name in names}
+        makers = _candidates(bundle)
+        if len(makers) > 1:
+            key = f"{bundle.info['bundle_sha256'][:16]} {gpu.driver_version()} {', '.join(makers)}"
             return fastest(makers, key, cache_folder())
-    if wanted != "cpu":
+    elif wanted != "cpu":
         try:
             return _open(bundle, wanted)
-        except (EngineError, BundleError) as error:
+        except DmdLiveError as error:
             _logger.warning("engine %s: %s; the CPU is used", wanted, error)
     return _open(bundle, "cpu")
 
 
-def fastest(makers: Mapping[str, Callable[[], Engine]], key: str, folder: Path) -> Engine:
+def fastest(makers: Makers, key: str, folder: Path) -> Engine:
     """The engine that takes least time, or the one that did when `key` was measured before.
 
     One that cannot be made is left out with a line that says why; the last error is raised when
@@ -64,71 +66,95 @@ def fastest(makers: Mapping[str, Callable[[], Engine]], key: str, folder: Path) 
     if known.get(key) in makers:
         try:
             return makers[known[key]]()
-        except (EngineError, BundleError) as error:
-            _logger.warning("engine %s ran before and does not now (%s)", known[key], error)
-    engines: dict[str, tuple[float, Engine]] = {}
+        except DmdLiveError as error:
+            _logger.warning("engine %s ran before and does not now: %s", known[key], error)
+    _logger.warning("first start like this: measuring %s", ", ".join(makers))
+    best, engine = _measured(makers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps({**known, key: best}, indent=1).encode())
+    except OSError as error:
+        _logger.warning("%s: %s; engines are measured again next time", path, error.strerror)
+    return engine
+
+
+def _measured(makers: Makers) -> tuple[str, Engine]:
+    """Name and engine of the fastest."""
+    best: tuple[float, str, Engine] | None = None
+    reasons: dict[str, DmdLiveError] = {}
     for name, make in makers.items():
         try:
             engine = make()
-            engines[name] = _milliseconds(engine), engine
-        except (EngineError, BundleError) as error:
-            _logger.warning("engine %s: %s", name, error)
-            failure = error
-    if not engines:
-        raise failure
-    best = min(engines, key=lambda name: engines[name][0])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps({**known, key: best}, indent=1), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        _logger.warning("%s: %s; engines are measured again next time", path, error.strerror)
-    return engines[best][1]
+            took_ms = _milliseconds(engine)
+        except DmdLiveError as error:
+            if str(error) not in reasons:  # one line for all precisions of a backend
+                _logger.warning("engine %s: %s", name, error)
+            reasons[str(error)] = error
+            continue
+        if best is None or took_ms < best[0]:
+            best = took_ms, name, engine
+    if best is None:
+        raise list(reasons.values())[-1]
+    return best[1:]
 
 
 def _read(path: Path) -> dict[str, str]:
+    """What was measured before; nothing where that is not known."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    pairs = known.items() if isinstance(known, dict) else ()
+    return {key: name for key, name in pairs if isinstance(name, str)}
 
 
-def _possible(bundle: Bundle) -> list[str]:
-    """Engines worth a try, the CPU first: none but it without a GPU."""
+def _candidates(bundle: Bundle) -> dict[str, Callable[[], Engine]]:
+    """What is worth a try, the CPU first; nothing but it without a GPU."""
+    makers: dict[str, Callable[[], Engine]] = {"cpu": partial(_open, bundle, "cpu")}
     try:
         gpu.capability()
     except EngineError:
-        return ["cpu"]
+        return makers
     import onnxruntime
 
-    found = onnxruntime.get_available_providers()
-    names = ["cpu"]
-    if _float_precision(bundle):
-        names += [n for n, provider in PROVIDERS.items() if n != "cpu" and provider in found]
+    floats, here = _float_precision(bundle), onnxruntime.get_available_providers()
+    for name, provider in PROVIDERS.items():
+        if name != "cpu" and floats is not None and provider in here:
+            makers[f"{name} {floats}"] = partial(_open, bundle, name)
     for backend, module in BACKENDS.items():
-        if find_spec(module) and list((bundle.folder / "engines").glob(f"{backend}-*.json")):
-            names.append(backend)
-    return names
+        for precision in built(bundle, backend) if find_spec(module) else ():
+            makers[f"{backend} {precision}"] = partial(_open, bundle, backend, precision)
+    return makers
 
 
-def _open(bundle: Bundle, name: str) -> Engine:
+def _open(bundle: Bundle, name: str, precision: str | None = None) -> Engine:
+    """The engine after its self-test; `precision`: the only one wanted, of TensorRT's."""
+    engine: Engine
     if name in BACKENDS:
-        engine = TrtEngine(bundle, name)
-        check(engine, bundle, engine.precision)
+        engine = TrtEngine(bundle, name, precision)
+        check(engine, bundle)
+        _keep_kernels(engine)
         return engine
-    if name != "cpu":  # a GPU does not run a CPU's int8
-        precision = _float_precision(bundle)
-        if precision is None:
-            raise EngineError("the bundle has no fp16 or fp32 model, which a GPU needs")
-        bundle = Bundle.load(bundle.folder, precision)
-    made = OrtEngine(bundle.model, provider=name)
-    check(made, bundle, bundle.precision)
-    return made
+    if name != "cpu":
+        gpu.capability()
+        chosen = _float_precision(bundle)
+        if chosen is None:
+            raise EngineError("the bundle has no fp16 or fp32 model, and a GPU runs no other")
+        bundle = Bundle.load(bundle.folder, chosen)
+    engine = OrtEngine(bundle.model, precision=bundle.precision, provider=name)
+    check(engine, bundle)
+    return engine
+
+
+def _keep_kernels(engine: TrtEngine) -> None:
+    try:
+        engine.keep_kernels()
+    except OSError as error:
+        _logger.warning("%s: %s; kernels are compiled again next time", cache_folder(), error)
 
 
 def _float_precision(bundle: Bundle) -> str | None:
+    """The model that onnxruntime runs on a GPU: a CPU's int8 would go back and forth."""
     return next((p for p in ("fp16", "fp32") if p in bundle.info["models"]), None)
 
 
@@ -143,8 +169,8 @@ def _milliseconds(engine: Engine) -> float:
     )
     times = []
     for k in range(_N_WARM + _N_TIMED):
-        start = time.perf_counter()
+        start = time.monotonic()
         engine.infer(inputs)
         if k >= _N_WARM:
-            times.append(time.perf_counter() - start)
+            times.append(time.monotonic() - start)
     return 1e3 * float(np.median(times))

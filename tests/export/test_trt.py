@@ -1,78 +1,37 @@
 """TensorRT engines, built for real: TensorRT for RTX needs no GPU for that."""
 
+import ctypes
 import hashlib
 import json
+import os
+import subprocess
 import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from export import bundle, trt
+from export import network, trt
 from export.half import to_fp16
-from runtime.features.pack import INPUTS, OUTPUTS
-from runtime.features.spec import SPEC
+from runtime.bundle import Bundle
+from runtime.engines import gpu, stored
+from runtime.engines.profiles import PROFILES
+from runtime.features.pack import INPUTS
+from tests.export.tiny_bundle import add_int8, tiny_graph, write_bundle
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13, which builds on a CPU")
 
-TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL, "float32": TensorProto.FLOAT}
 
-
-def tiny_graph() -> onnx.ModelProto:
-    """A graph with the contract's inputs and outputs: masked sums, two matrices, two softmaxes."""
-    node, value = helper.make_node, helper.make_tensor_value_info
-    nodes = [
-        node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
-        node("Unsqueeze", ["ids", "last"], ["text"]),
-    ]
-    for name in ("text", "audio", "vision"):
-        nodes += [
-            node("Cast", [f"{name}_mask"], [f"{name}_kept"], to=TensorProto.FLOAT),
-            node("Unsqueeze", [f"{name}_kept", "last"], [f"{name}_rows"]),
-            node("Mul", [name, f"{name}_rows"], [f"{name}_masked"]),
-            node("ReduceSum", [f"{name}_masked", "first"], [f"{name}_sum"], keepdims=0),
-        ]
-    nodes += [
-        node("Concat", ["text_sum", "audio_sum", "vision_sum"], ["sums"], axis=1),
-        node("MatMul", ["sums", "to_modalities"], ["scores"]),
-        node("Tanh", ["scores"], ["modality_sentiment"]),
-        node("Softmax", ["scores"], ["modality_weight"], axis=-1),
-        node("Mul", ["modality_sentiment", "modality_weight"], ["weighted"]),
-        node("ReduceSum", ["weighted", "first"], ["sentiment"], keepdims=0),
-        node("MatMul", ["modality_sentiment", "to_emotions"], ["logits"]),
-        node("Softmax", ["logits"], ["emotion"], axis=-1),
-    ]
-    rng = np.random.default_rng(0)
-    width = 1 + SPEC.audio_dim + SPEC.vision_dim
-    constants = {
-        "last": np.array([-1]),
-        "first": np.array([1]),
-        "to_modalities": 0.01 * rng.standard_normal((width, 3), np.float32),
-        "to_emotions": rng.standard_normal((3, 7), np.float32),
-    }
-    shapes = {n: [7 if axis == "n_emotions" else axis for axis in a] for n, a in OUTPUTS.items()}
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [value(name, TYPES[kind], list(axes)) for name, (kind, axes) in INPUTS.items()],
-        [value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
-def write_bundle(folder: Path, model: onnx.ModelProto) -> Path:
-    folder.mkdir()
-    onnx.save(model, folder / "model.fp32.onnx")
-    (folder / "tokenizer.json").write_text("{}")
-    emotions = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
-    described = {"feature_spec_sha256": SPEC.sha256(), "emotions": emotions}
-    bundle.update(folder, {**described, "models": {"fp32": "model.fp32.onnx"}})
-    return folder
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test touches the cache of whoever runs it."""
+    monkeypatch.setenv("DMD_LIVE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -95,9 +54,9 @@ def fake_build(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def build(*arguments: Any) -> tuple[bytes, dict[str, Any]]:
         calls.append(arguments)
-        return b"engine", {"inputs": {}, "tf32": True}
+        return b"engine", {"precisions": {"FLOAT": 1}}
 
-    monkeypatch.setattr(trt, "_build", build)
+    monkeypatch.setattr(network, "build", build)
     return calls
 
 
@@ -105,28 +64,49 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "engines").glob("*"))
 
 
+def described(folder: Path) -> list[Path]:
+    """The JSON beside each engine, without the reports."""
+    return [path for path in (folder / "engines").glob("*.json") if "layers" not in path.name]
+
+
+def report(about: Path) -> dict[str, Any]:
+    """The layers of the engine that `about` describes."""
+    return json.loads(about.with_suffix(".layers.json").read_text(encoding="utf-8"))
+
+
 def test_engine_and_its_description(built: Path) -> None:
-    (about,) = (built / "engines").glob("*.json")
+    (about,) = described(built)
     facts = json.loads(about.read_text(encoding="utf-8"))
     engine = (built / "engines" / facts["engine"]).read_bytes()
-    assert files(built) == [f"{about.stem}{suffix}" for suffix in (".engine", ".json", ".log")]
+    assert files(built) == [
+        f"{about.stem}{suffix}" for suffix in (".engine", ".json", ".layers.json", ".log")
+    ]
     assert facts["engine_sha256"] == hashlib.sha256(engine).hexdigest()
     assert facts["engine_bytes"] == len(engine) > 10_000
     model = (built / "model.fp32.onnx").read_bytes()
     assert facts["onnx_sha256"] == hashlib.sha256(model).hexdigest()
     assert (facts["backend"], facts["version"]) == ("rtx", rtx.__version__)
     assert (facts["precision"], facts["targets"]) == ("fp32", ["sm86", "sm89"])
-    assert facts["inputs"]["input_ids"] == "int64"
-    assert facts["inputs"]["text_mask"] == "bool"
-    assert facts["inputs"]["audio"] == "float"
+    assert (facts["model"], facts["tf32"]) == ("fp32", False)
     assert facts["build_s"] > 0
     assert facts["commit"]
     assert "INFO: " in about.with_suffix(".log").read_text(encoding="utf-8")
 
 
+def test_report_names_the_precision_of_every_layer(built: Path) -> None:
+    (about,) = described(built)
+    found = report(about)
+    assert found["inputs"] == {n: kind.replace("32", "") for n, (kind, _) in INPUTS.items()}
+    products = [layer for layer in found["layers"] if layer["type"] == "MATRIX_MULTIPLY"]
+    assert [(p["precision"], p["outputs"]) for p in products] == [("FLOAT", ["FLOAT"])] * 2
+    assert found["precisions"] == json.loads(about.read_text())["layers"]
+    assert sum(found["precisions"].values()) == len(found["layers"])
+    assert found["fused"] is None  # an engine opens where there is a GPU
+
+
 def test_profiles_span_the_contract() -> None:
-    assert list(trt.PROFILES) == ["live", "batch"]
-    live, batch = trt.PROFILES.values()
+    assert list(PROFILES) == ["live", "batch"]
+    live, batch = PROFILES.values()
     assert live["input_ids"] == {"min": [1, 1], "opt": [1, 24], "max": [1, 64]}
     assert live["audio"] == {"min": [1, 1, 43], "opt": [1, 100, 43], "max": [1, 375, 43]}
     assert batch["vision"] == {"min": [1, 1, 59], "opt": [8, 60, 59], "max": [32, 225, 59]}
@@ -135,7 +115,8 @@ def test_profiles_span_the_contract() -> None:
 
 def test_half_precision_engine_whose_graph_agrees(tiny: Path) -> None:
     assert trt.main(["--bundle", str(tiny), "--backend", "rtx", "--precision", "fp16"]) == 0
-    (about,) = (tiny / "engines").glob("rtx-fp16-*.json")
+    (about,) = described(tiny)
+    assert {x["precision"] for x in report(about)["layers"] if "MATRIX" in x["type"]} == {"HALF"}
     assert json.loads(about.read_text(encoding="utf-8"))["targets"] == list(trt._RTX_TARGETS)
     model = (tiny / "model.fp32.onnx").read_bytes()
     half = to_fp16(model)
@@ -183,14 +164,18 @@ def test_a_failure_while_writing_leaves_neither_engine_nor_description(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    write_bytes = Path.write_bytes
 
-    monkeypatch.setattr(bundle, "write_file", full)
+    def full(path: Path, content: bytes) -> int:
+        if path.name.count(".json"):  # the engine did fit
+            raise OSError(28, "No space left on device", str(path))
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert trt.main(["--bundle", str(tiny), "--backend", "rtx"]) == 2
     assert "No space left" in capsys.readouterr().err
     assert len(fake_build) == 1
-    assert not files(tiny)
+    assert [name.rpartition(".")[2] for name in files(tiny)] == ["log"]
 
 
 def refuses(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
@@ -210,11 +195,25 @@ def test_missing_bundle_or_model(
     assert "model.fp32.onnx" in refuses(["--bundle", str(tiny)], capfd)
 
 
-def test_unknown_target(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    line = refuses(["--bundle", str(tiny), "--backend", "rtx", "--targets", "sm87"], capfd)
-    assert "'sm87'" in line
-    assert "sm86" in line
+@pytest.mark.parametrize(
+    ("target", "way_out"),
+    [("sm99", "rtx has sm75, sm80, sm86"), ("sm87", "Orin); build on the board with JetPack's")],
+)
+def test_unknown_target(
+    tiny: Path, target: str, way_out: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = refuses(["--bundle", str(tiny), "--backend", "rtx", "--targets", target], capfd)
+    assert f"{target!r}" in line
+    assert way_out in line
     assert not (tiny / "engines").exists()
+
+
+def test_a_graph_that_the_bundle_does_not_have(
+    tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for precision, recipe in (("int8", "int8-qdq"), ("mixed", "mixed")):
+        line = refuses(["--bundle", str(tiny), "--precision", precision], capfd)
+        assert f"export.quantize --recipe {recipe}" in line
 
 
 def test_backend_that_is_not_installed(
@@ -230,16 +229,24 @@ def test_tensorrt_is_the_default_and_builds_for_its_own_gpu_only(
     tiny: Path,
     fake_build: list[Any],
     monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)  # stands in for the one that needs a GPU
-    monkeypatch.setattr(trt, "_gpu", lambda: "sm87")
+    monkeypatch.setattr(gpu, "capability", lambda: "sm87")
+    monkeypatch.setattr(gpu, "driver_version", lambda: 12060)
     line = refuses(["--bundle", str(tiny), "--targets", "sm86"], capfd)
     assert "sm87" in line
     assert trt.main(["--bundle", str(tiny)]) == 0
-    (about,) = (tiny / "engines").glob("tensorrt-fp32-*.json")
-    assert json.loads(about.read_text(encoding="utf-8"))["targets"] == ["sm87"]
-    assert fake_build[0][2] == []  # no compute capability to set
+    (about,) = described(tiny)
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    assert (facts["targets"], facts["driver"]) == (["sm87"], 12060)
+    *_, targets, _, timings = fake_build[0]
+    assert targets == []  # no compute capability to set
+    assert timings == cache / f"timings-{rtx.__version__}-sm87.cache"
+    monkeypatch.setattr(gpu, "driver_version", lambda: 12080)  # makes another engine
+    assert trt.main(["--bundle", str(tiny)]) == 0
+    assert len(described(tiny)) == len(fake_build) == 2
 
 
 def test_tensorrt_without_a_gpu(
@@ -249,7 +256,7 @@ def test_tensorrt_without_a_gpu(
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)
-    monkeypatch.setattr(trt.ctypes, "CDLL", no_driver)
+    monkeypatch.setattr(ctypes, "CDLL", no_driver)
     assert "--backend rtx" in refuses(["--bundle", str(tiny), "--backend", "tensorrt"], capfd)
 
 
@@ -279,3 +286,105 @@ def test_build_failure_names_the_reason_and_the_log(
     assert "input_ids" in line
     assert ".log" in line
     assert not list(folder.glob("engines/*.engine"))
+
+
+def test_int8_engine_from_the_graph_with_qdq_pairs(tiny: Path) -> None:
+    add_int8(tiny)
+    command = ["--bundle", str(tiny), "--backend", "rtx", "--precision", "int8"]
+    assert trt.main([*command, "--targets", "sm86"]) == 0
+    (about,) = described(tiny)
+    facts = json.loads(about.read_text(encoding="utf-8"))
+    graph = (tiny / "model.int8-qdq.onnx").read_bytes()
+    assert (facts["model"], facts["precision"]) == ("int8-qdq", "int8")
+    assert facts["onnx_sha256"] == hashlib.sha256(graph).hexdigest()
+    products = {x["precision"] for x in report(about)["layers"] if "MATRIX" in x["type"]}
+    assert products == {"INT8"}
+    found = find(tiny)
+    assert found == (about.with_suffix(".engine").read_bytes(), "int8")
+
+
+def find(folder: Path, **other: Any) -> tuple[bytes, str]:
+    """As the runtime does on a machine with that GPU."""
+    here = {"version": rtx.__version__, "capability": "sm86", "driver": 13000}
+    return stored.find(Bundle.load(folder, "fp32"), "rtx", **{**here, **other})
+
+
+def test_two_processes_at_once(tiny: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "export.trt", "--bundle", tiny, "--backend", "rtx"]
+    both = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("building" in text for text in said) == 1, said
+    assert sum("is there" in text for text in said) == 1, said
+    (about,) = described(tiny)
+    assert find(tiny)[0] == about.with_suffix(".engine").read_bytes()
+    assert not list((tiny / "engines").glob("*.partial"))
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A bundle that this process cannot write, with a cache that it can."""
+    with tempfile.TemporaryDirectory() as temporary:  # pytest's own folders are closed to others
+        folder = write_bundle(Path(temporary) / "bundle", tiny_graph())
+        cached = Path(temporary) / "cache"
+        cached.mkdir()
+        monkeypatch.setenv("DMD_LIVE_CACHE", str(cached))
+        for path, mode in ((Path(temporary), 0o755), (folder, 0o555), (cached, 0o777)):
+            path.chmod(mode)
+        root = os.geteuid() == 0  # who may write everywhere
+        if root:
+            os.seteuid(65_534)
+        yield folder
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def test_a_read_only_bundle_has_its_engines_in_the_cache(
+    read_only: Path, fake_build: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--bundle", str(read_only), "--backend", "rtx"]
+    assert trt.main(command) == 0
+    assert "read-only: the engine goes to" in capsys.readouterr().out
+    assert not (read_only / "engines").exists()
+    assert find(read_only) == (b"engine", "fp32")
+    assert trt.main(command) == 0
+    assert len(fake_build) == 1  # it is found there
+    folder = stored.folders(Bundle.load(read_only))[1]
+    folder.chmod(0o555)
+    assert trt.main([*command, "--precision", "fp16"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Permission denied" in error
+    folder.chmod(0o755)
+
+
+def test_timing_cache_is_kept_and_one_that_does_not_fit_replaced(tmp_path: Path) -> None:
+    """With RTX's objects, which have TensorRT's interface and measure nothing."""
+    path = tmp_path / "cache" / "timings.cache"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config = rtx.Builder(rtx.Logger(rtx.Logger.INTERNAL_ERROR)).create_builder_config()
+        network._keep(network._timing_cache(config, path), path)
+        first = path.read_bytes()
+        assert first
+        path.write_bytes(first[:50])
+        network._keep(network._timing_cache(config, path), path)
+    assert len(path.read_bytes()) == len(first)
+
+
+def test_tensorrt_builds_and_describes_itself(tiny: Path, cache: Path) -> None:
+    """All of it, with the timing cache and the inspector."""
+    pytest.importorskip("tensorrt", reason="needs TensorRT, which builds on a GPU only")
+    try:
+        here = gpu.capability()
+    except gpu.EngineError as error:
+        pytest.skip(str(error))
+    assert trt.main(["--bundle", str(tiny), "--backend", "tensorrt", "--precision", "fp16"]) == 0
+    (about,) = described(tiny)
+    assert json.loads(about.read_text(encoding="utf-8"))["targets"] == [here]
+    assert report(about)["fused"]
+    assert [path.stat().st_size > 0 for path in cache.glob("timings-*.cache")] == [True]

@@ -110,6 +110,17 @@ def talk(demo: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_doctor_hears_the_microphone(root: Path, sound: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runtime.cli", "--doctor", "--microphone", "default", "--json"]
+    env = {**sound, "DMD_LIVE_CACHE": str(tmp_path / "cache")}
+    out = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120)
+    checks = {check["name"]: check for check in json.loads(out.stdout)["checks"]}
+    assert checks["microphone"]["state"] == "fine"
+    assert "digital silence" in checks["microphone"]["detail"]  # nothing plays
+    assert checks["camera"]["state"] == "not needed"
+    assert (out.returncode, out.stderr) == (0, "")
+
+
 def test_microphone_and_camera(
     root: Path, talk: Path, sound: dict[str, str], camera: str, tmp_path: Path
 ) -> None:

@@ -1,0 +1,1 @@
+"""`dmd-live --doctor`: whether this machine is ready, and what mends it."""
