@@ -53,6 +53,8 @@ class PictureQuality:
     def add(self, time_s: float, rgb: NDArray[np.uint8], n_faces: int) -> None:
         """Take the (H, W, 3) uint8 picture of `time_s`; a sixteenth of its rows and columns."""
         some = rgb[::16, ::16]
+        if self._seen and time_s < self._seen[-1].time_s:  # the clock was set back
+            self._seen.clear()
         self._seen.append(_Picture(time_s, float(some.mean()), crc32(some.tobytes()), n_faces))
         while self._seen[0].time_s < time_s - _HISTORY_S:
             self._seen.popleft()

@@ -24,7 +24,7 @@ __all__ = ["Recognizer"]
 
 _FIRST_S = 1.0  # of speech before the first provisional event
 _FEED_S = 0.25  # of speech between what a streaming recogniser is given
-_GAP_S = 0.25  # sound that is missing: a device was replaced
+_GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was replaced
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,13 @@ class Recognizer:
         return found
 
     def _hear(self, chunk: AudioChunk, arrived: float) -> Iterator[Evidence]:
-        if self._segmenter is None or chunk.start_s > self._expected_s + _GAP_S:
+        if self._segmenter is None or abs(chunk.start_s - self._expected_s) > _GAP_S:
             self._restart(chunk.start_s, arrived)
+            self._expected_s = chunk.start_s
         assert self._segmenter is not None
         length_s = len(chunk.samples) / SPEC.sample_rate_hz
-        self._expected_s = chunk.start_s + length_s
+        # Counted on, so that many small gaps are noticed as well.
+        self._expected_s += length_s
         self._timeline.add_audio(chunk.start_s, chunk.samples)
         self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
         samples = np.concatenate([self._unheard, chunk.samples])
@@ -137,7 +139,7 @@ class Recognizer:
             yield from self._early(self._segmenter, arrived)
 
     def _restart(self, start_s: float, arrived: float) -> None:
-        """Sound begins, or begins again after a gap."""
+        """Sound begins, or begins again after a gap or a jump of its clock."""
         if self._segmenter is not None:
             if (segment := self._segmenter.flush()) is not None:
                 self._close(segment, arrived)
