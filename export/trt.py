@@ -20,7 +20,7 @@ from runtime.bundle import Bundle
 from runtime.config import option, parse
 from runtime.engines import gpu
 from runtime.engines.trt import BACKENDS
-from runtime.errors import BundleError, DmdLiveError, UsageError
+from runtime.errors import BundleError, DmdLiveError, EngineError, UsageError
 from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
 from train.provenance import commit
@@ -163,7 +163,10 @@ def _backend(name: str | None) -> tuple[str, Any]:
 def _targets(trt: Any, backend: str, wanted: str | None) -> list[str]:
     """Names such as `sm86`, in ascending order."""
     if backend == "tensorrt":
-        here = gpu.capability()
+        try:
+            here = gpu.capability()
+        except EngineError as error:
+            raise UsageError(f"{error}, which tensorrt builds on; use --backend rtx") from error
         if wanted not in (None, here):
             raise UsageError(
                 f"--targets {wanted}: tensorrt builds for its own GPU, {here}; use rtx"

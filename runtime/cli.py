@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__, models
 from .config import option, parse
+from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
 from .schemas import EmotionEvent
@@ -54,6 +55,11 @@ class Options:
         0, metavar="MS", help="added to the time of pictures, where they come later than sound"
     )
     bundle: str | None = option(None, metavar="FOLDER", help="the model; default: the built-in one")
+    engine: str = option(
+        "auto",
+        choices=ENGINES,
+        help="what runs the model: auto measures what is here once and takes the fastest",
+    )
     stt: str = option(
         "auto",
         choices=("auto", "vosk", "moonshine", "none"),
@@ -155,6 +161,7 @@ def _listen(options: Options) -> None:
         microphone=microphone,
         replay=options.replay,
         bundle=options.bundle,
+        engine=options.engine,
         stt=options.stt,
         stt_model=options.stt_model,
         realtime=options.realtime,

@@ -15,7 +15,8 @@ from typing import Any
 from . import models
 from .baseline import Baseline
 from .bundle import Bundle
-from .engines.choose import open_engine
+from .engines.base import Engine
+from .engines.choose import ENGINES, open_engine
 from .errors import UsageError
 from .features.spec import SPEC
 from .features.text import TextFeatures
@@ -49,7 +50,8 @@ class EmotionStream:
     Give `input` (a media file), or `microphone` with or without `camera` (index, device path, URL
     or GStreamer pipeline), or `source` (see `sources.base.Source`), or `replay` (a file that
     `record` wrote, whose events are judged again). `bundle`: a folder, default the built-in one.
-    `stt`: auto, vosk, moonshine or none; `stt_model`: folder of a Vosk model.
+    `engine`: what runs it, of `engines.choose.ENGINES`; auto takes the fastest, or for a replay the
+    one that recorded. `stt`: auto, vosk, moonshine or none; `stt_model`: folder of a Vosk model.
     `realtime` paces a file like a live stream. `provisional`: early estimates as well, the first
     after 1 s of speech, then every `hop_ms`. `stt_wait_ms`: how long a final event waits for words,
     live. `av_offset_ms` is added to the time of pictures. `width`, `height` and `rate_hz` are asked
@@ -77,6 +79,7 @@ class EmotionStream:
         source: Source | None = None,
         replay: str | Path | None = None,
         bundle: str | Path | None = None,
+        engine: str = "auto",
         stt: str = "auto",
         stt_model: str | Path | None = None,
         realtime: bool = False,
@@ -91,6 +94,8 @@ class EmotionStream:
         record: str | Path | None = None,
         save_media: str | Path | None = None,
     ) -> None:
+        if engine not in ENGINES:
+            raise UsageError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
         if hop_ms < 100 or stt_wait_ms < 0:
             raise UsageError("hop_ms is 100 at least, stt_wait_ms 0 at least")
         live = camera is not None or microphone is not None
@@ -115,7 +120,7 @@ class EmotionStream:
             self._source = _devices(camera, microphone, size)
         self._live = input is None and replay is None
         self._no_vision = "no camera" if self._live else "no pictures in the file"
-        self._bundle_folder = bundle
+        self._bundle_folder, self._wanted_engine = bundle, engine
         self._stt = stt
         self._stt_model = None if stt_model is None else Path(stt_model)
         self._settings = {
@@ -131,6 +136,7 @@ class EmotionStream:
         self._replayed = {"events": 0, "changed": 0}
         self._transcriber: Transcriber | None = None
         self._bundle: Bundle | None = None
+        self._engine: Engine | None = None
         self._judge: Judge | None = None
         self._baseline: Baseline | None = None
         self._recorder: Recorder | None = None
@@ -234,6 +240,7 @@ class EmotionStream:
         `recording`: its file, events and why it stopped ("" while it goes on), None without one.
         `replay`: events judged again, and how many of them differ from what was recorded.
         `baseline`: from how many utterances it was learned. `media`: as `recording`.
+        `engine`: its name and precision, None before it is open.
         """
         with self._change:
             counts = dict(self._counts)
@@ -252,6 +259,7 @@ class EmotionStream:
             "replay": dict(self._replayed),
             "baseline": 0 if self._baseline is None else self._baseline.n_learned,
             "media": self._media and self._media.stats,
+            "engine": self._engine and _described(self._engine),
         }
 
     @property
@@ -278,9 +286,10 @@ class EmotionStream:
         text = TextFeatures(bundle.tokenizer_json)
         self._bundle = bundle
         self._baseline = self._open_baseline(bundle)
-        self._judge = Judge(bundle, open_engine(bundle, self._engine), text, self._baseline)
+        self._engine = open_engine(bundle, self._engine_name())
+        self._judge = Judge(bundle, self._engine, text, self._baseline)
         if isinstance(self._source, Recording):
-            self._compare(self._source, bundle)
+            self._compare(self._source, _identity(bundle, self._engine))
         else:
             self._recognizer = self._open_recognizer(self._source, text)
         if self._media is not None:
@@ -289,7 +298,7 @@ class EmotionStream:
             from . import __version__  # set after this module is imported
 
             state = None if self._baseline is None else self._baseline.state()
-            header = {"dmd_live": __version__, **_identity(bundle), "baseline": state}
+            header = {"dmd_live": __version__, **_identity(bundle, self._engine), "baseline": state}
             self._recorder = Recorder(self._record_to, header)
 
     def _open_recognizer(self, source: Source, text: TextFeatures) -> Recognizer:
@@ -332,15 +341,24 @@ class EmotionStream:
             baseline.load(self._baseline_file, bundle.info["bundle_sha256"])
         return baseline
 
-    def _compare(self, recording: Recording, bundle: Bundle) -> None:
-        """Say it when a recording was judged by another model than it now will be."""
-        now = _identity(bundle)
-        if any(recording.header[name] != now[name] for name in ("bundle_sha256", "precision")):
+    def _engine_name(self) -> str:
+        """A recording is judged by the engine it was made with: only that one gives equal bits."""
+        if self._wanted_engine != "auto" or not isinstance(self._source, Recording):
+            return self._wanted_engine
+        recorded = self._source.header.get("engine")
+        return recorded if recorded in ENGINES else "auto"
+
+    def _compare(self, recording: Recording, now: dict[str, Any]) -> None:
+        """Say it when a recording was judged by another model or engine than it now will be."""
+        was = {"engine": "cpu", **recording.header}
+        if any(was[name] != now[name] for name in ("bundle_sha256", "precision", "engine")):
             _logger.warning(
-                "recorded with bundle %s (%s), judged with %s (%s): events may differ",
-                recording.header["bundle_sha256"][:12],
-                recording.header["precision"],
+                "recorded with bundle %s (%s, %s), judged with %s (%s, %s): events may differ",
+                was["bundle_sha256"][:12],
+                was["engine"],
+                was["precision"],
                 now["bundle_sha256"][:12],
+                now["engine"],
                 now["precision"],
             )
 
@@ -458,13 +476,17 @@ class EmotionStream:
                 _logger.warning("%s: the baseline is not saved (%s)", path, error.strerror)
 
 
-def _identity(bundle: Bundle) -> dict[str, Any]:
+def _identity(bundle: Bundle, engine: Engine) -> dict[str, Any]:
     """What a recording says about who judged it."""
     return {
         "feature_spec_sha256": SPEC.sha256(),
         "bundle_sha256": bundle.info["bundle_sha256"],
-        "precision": bundle.precision,
+        **_described(engine),
     }
+
+
+def _described(engine: Engine) -> dict[str, str]:
+    return {"engine": engine.name, "precision": engine.precision}
 
 
 def _file(path: str | Path, realtime: bool) -> Source:

@@ -11,9 +11,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Engine(Protocol):
-    """A loaded graph."""
+    """A loaded graph. `name`: of `choose.ENGINES`; `precision`: fp32, fp16, int8 or another that
+    the bundle names."""
 
     name: str
+    precision: str
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Graph inputs by name -> graph outputs by name (shapes: see `features/pack.py`).

@@ -116,15 +116,15 @@ def _possible(bundle: Bundle) -> list[str]:
 def _open(bundle: Bundle, name: str) -> Engine:
     if name in BACKENDS:
         engine = TrtEngine(bundle, name)
-        check(engine, bundle, engine.precision)
+        check(engine, bundle)
         return engine
     if name != "cpu":  # a GPU does not run a CPU's int8
         precision = _float_precision(bundle)
         if precision is None:
             raise EngineError("the bundle has no fp16 or fp32 model, which a GPU needs")
         bundle = Bundle.load(bundle.folder, precision)
-    made = OrtEngine(bundle.model, provider=name)
-    check(made, bundle, bundle.precision)
+    made = OrtEngine(bundle.model, precision=bundle.precision, provider=name)
+    check(made, bundle)
     return made
 
 
@@ -143,8 +143,8 @@ def _milliseconds(engine: Engine) -> float:
     )
     times = []
     for k in range(_N_WARM + _N_TIMED):
-        start = time.perf_counter()
+        start = time.monotonic()
         engine.infer(inputs)
         if k >= _N_WARM:
-            times.append(time.perf_counter() - start)
+            times.append(time.monotonic() - start)
     return 1e3 * float(np.median(times))

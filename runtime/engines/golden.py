@@ -37,19 +37,19 @@ def record(engine: Engine, utterances: Sequence[Rows]) -> bytes:
     return (json.dumps(items) + "\n").encode()
 
 
-def check(engine: Engine, bundle: Bundle, precision: str) -> None:
-    """Raises EngineError when an output differs by more than the precision explains; a bundle
-    without `golden.json` passes."""
+def check(engine: Engine, bundle: Bundle) -> None:
+    """Raises EngineError when an output differs by more than the engine's precision explains; a
+    bundle without `golden.json` passes."""
     if GOLDEN not in bundle.info["files"]:
         return
-    most = _TOLERANCE.get(precision, _QUANTIZED)
+    most = _TOLERANCE.get(engine.precision, _QUANTIZED)
     for item in json.loads((bundle.folder / GOLDEN).read_bytes()):
         found = engine.infer(pack(_rows(item["rows"])))
         for name, wanted in item["outputs"].items():
             gap = float(np.abs(found[name][0] - np.asarray(wanted)).max())
             if not gap <= most:
                 raise EngineError(
-                    f"{engine.name} computes {precision} wrong here: {name} of a known "
+                    f"the engine computes {engine.precision} wrong here: {name} of a known "
                     f"utterance is off by {gap:.2f}, over {most}; use another engine, or a bundle "
                     "in fp32"
                 )

@@ -18,11 +18,13 @@ PROVIDERS = {
 
 
 class OrtEngine:
-    """An ONNX graph in onnxruntime. `model`: the file's content; `n_threads`: for one inference;
-    `provider`: of `PROVIDERS`. Raises BundleError for a graph that does not load, and EngineError
-    when the provider is not here."""
+    """An ONNX graph in onnxruntime. `model`: the file's content; `precision`: what the bundle calls
+    it; `n_threads`: for one inference; `provider`: of `PROVIDERS`. Raises BundleError for a graph
+    that does not load, and EngineError when the provider is not here."""
 
-    def __init__(self, model: bytes, *, n_threads: int = 2, provider: str = "cpu") -> None:
+    def __init__(
+        self, model: bytes, *, precision: str = "fp32", n_threads: int = 2, provider: str = "cpu"
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -49,7 +51,7 @@ class OrtEngine:
             ) from error
         if self._session.get_providers()[0] != wanted:  # it goes on without, and says nothing
             raise EngineError(f"{wanted} does not start here; are its CUDA libraries installed?")
-        self.name = f"onnxruntime-{provider.removeprefix('ort-')}"
+        self.name, self.precision = provider, precision
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

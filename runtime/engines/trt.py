@@ -86,7 +86,7 @@ class TrtEngine:
         if self._engine is None:
             raise EngineError(f"{backend} {trt.__version__} does not load its engine; build again")
         self._context = self._engine.create_execution_context()
-        self.name = f"{backend}-{self.precision}"
+        self.name = backend
         self._stream = self._call("cudaStreamCreate")
         self._buffers: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}

@@ -170,7 +170,7 @@ def test_an_engine_that_computes_wrong_is_found_out(
     folder = Path(shutil.copytree(exported, tmp_path / "bundle"))
     for precision in ("fp32", "int8"):
         bundle = Bundle.load(folder, precision)
-        check(OrtEngine(bundle.model), bundle)
+        check(OrtEngine(bundle.model, precision=precision), bundle)
     model = onnx.load(folder / "model.fp32.onnx")
     for weight in model.graph.initializer:
         if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) > 1:

@@ -1,5 +1,6 @@
 """TensorRT engines, built for real: TensorRT for RTX needs no GPU for that."""
 
+import ctypes
 import hashlib
 import json
 import sys
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import bundle, trt
 from export.half import to_fp16
+from runtime.engines import gpu
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
 
@@ -233,7 +235,8 @@ def test_tensorrt_is_the_default_and_builds_for_its_own_gpu_only(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)  # stands in for the one that needs a GPU
-    monkeypatch.setattr(trt, "_gpu", lambda: "sm87")
+    monkeypatch.setattr(gpu, "capability", lambda: "sm87")
+    monkeypatch.setattr(gpu, "driver_version", lambda: 12060)
     line = refuses(["--bundle", str(tiny), "--targets", "sm86"], capfd)
     assert "sm87" in line
     assert trt.main(["--bundle", str(tiny)]) == 0
@@ -249,7 +252,7 @@ def test_tensorrt_without_a_gpu(
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setitem(sys.modules, "tensorrt", rtx)
-    monkeypatch.setattr(trt.ctypes, "CDLL", no_driver)
+    monkeypatch.setattr(ctypes, "CDLL", no_driver)
     assert "--backend rtx" in refuses(["--bundle", str(tiny), "--backend", "tensorrt"], capfd)
 
 

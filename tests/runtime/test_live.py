@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from runtime import live, models
+from runtime.engines import choose
 from runtime.engines.base import Arrays
 from runtime.engines.ort import OrtEngine
 from runtime.errors import SourceError, SpeechError, UsageError
@@ -541,7 +542,7 @@ def test_slow_inference_costs_early_estimates_only(
             super().__init__([p for p in packets if isinstance(p, kind)], paced=True)
             self.modalities = frozenset({modality})
 
-    monkeypatch.setattr("runtime.engines.choose.OrtEngine", Slow)
+    monkeypatch.setattr(choose, "OrtEngine", Slow)
     source = MergedSource(One("vision", VideoFrame), One("audio", AudioChunk))
     got: list[EmotionEvent] = []
     stream = EmotionStream(source=source, provisional=True, hop_ms=100)
