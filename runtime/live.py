@@ -236,6 +236,7 @@ class EmotionStream:
     def stats(self) -> dict[str, Any]:
         """Events so far, packets dropped and devices reopened, by modality, and what is down.
 
+        `overruns`: how often the microphone's driver lost sound.
         `recording`: its file, events and why it stopped ("" while it goes on), None without one.
         `replay`: events judged again, and how many of them differ from what was recorded.
         `baseline`: from how many utterances it was learned. `media`: as `recording`.
@@ -250,6 +251,7 @@ class EmotionStream:
         return {
             **counts,
             "dropped": dict(getattr(self._source, "n_dropped", {})),
+            "overruns": getattr(self._source, "n_overruns", 0),
             "restarts": dict(getattr(self._source, "n_restarts", {})),
             "speech_restarts": getattr(self._transcriber, "n_restarts", 0),
             "down": down,

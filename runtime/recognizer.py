@@ -12,9 +12,9 @@ from .features.spec import SPEC
 from .features.text import TextFeatures
 from .features.vision import FaceTracker, Seen, VisionFeatures
 from .judge import PRESENT, Evidence, newest_that_fit
-from .quality import FROZEN, PictureQuality, sound_notes
+from .quality import FROZEN, PictureQuality, sound_notes, word_notes
 from .sources.base import AudioChunk, Packet
-from .speech.background import Answer, Transcriber
+from .speech.background import Answer, Stage, Transcriber
 from .speech.base import Word
 from .speech.vad import VoiceActivity
 from .timeline import Timeline
@@ -23,7 +23,8 @@ from .utterance import Segment, Segmenter, split_words
 __all__ = ["Recognizer"]
 
 _FIRST_S = 1.0  # of speech before the first provisional event
-_GAP_S = 0.25  # sound that is missing: a device was replaced
+_FEED_S = 0.25  # of speech between what a streaming recogniser is given
+_GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was replaced
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class _Closed:
 
 @dataclass
 class _Speaking:
-    """The utterance that goes on: when the next estimate is due, and the words of the newest."""
+    """The utterance that goes on, and when the next estimate is due."""
 
     number: int
     next_s: float = _FIRST_S
-    asked: Segment | None = None
-    words: tuple[Word, ...] = ()
+    fed_s: float = 0.0  # seconds of it that the recogniser has
 
 
 class Recognizer:
@@ -120,11 +120,13 @@ class Recognizer:
         return found
 
     def _hear(self, chunk: AudioChunk, arrived: float) -> Iterator[Evidence]:
-        if self._segmenter is None or chunk.start_s > self._expected_s + _GAP_S:
+        if self._segmenter is None or abs(chunk.start_s - self._expected_s) > _GAP_S:
             self._restart(chunk.start_s, arrived)
+            self._expected_s = chunk.start_s
         assert self._segmenter is not None
         length_s = len(chunk.samples) / SPEC.sample_rate_hz
-        self._expected_s = chunk.start_s + length_s
+        # Counted on, so that many small gaps are noticed as well.
+        self._expected_s += length_s
         self._timeline.add_audio(chunk.start_s, chunk.samples)
         self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
         samples = np.concatenate([self._unheard, chunk.samples])
@@ -137,7 +139,7 @@ class Recognizer:
             yield from self._early(self._segmenter, arrived)
 
     def _restart(self, start_s: float, arrived: float) -> None:
-        """Sound begins, or begins again after a gap."""
+        """Sound begins, or begins again after a gap or a jump of its clock."""
         if self._segmenter is not None:
             if (segment := self._segmenter.flush()) is not None:
                 self._close(segment, arrived)
@@ -158,21 +160,25 @@ class Recognizer:
         likely = segmenter.likely
         if likely is not None:
             if self._transcriber is not None and self._transcriber.anticipates:
-                self._ask(likely, final=False)
-        elif self._hop_s is not None and speech.end_s - speech.start_s >= self._speaking.next_s:
-            self._speaking.next_s += self._hop_s
-            yield self._provisional(self._speaking, speech, arrived)
+                self._ask(likely, "likely")
+            return
+        length_s = speech.end_s - speech.start_s
+        if self._hop_s is not None and length_s >= self._speaking.next_s:
+            n_hops = 1 + (length_s - self._speaking.next_s) // self._hop_s
+            self._speaking.next_s += n_hops * self._hop_s
+            yield self._provisional(self._speaking.number, speech, arrived)
+        streams = self._transcriber is not None and self._transcriber.streams
+        if streams and length_s >= self._speaking.fed_s + _FEED_S:
+            self._speaking.fed_s = length_s
+            self._ask(speech, "early")
 
-    def _provisional(self, speaking: _Speaking, speech: Segment, arrived: float) -> Evidence:
+    def _provisional(self, number: int, speech: Segment, arrived: float) -> Evidence:
         """What there is of the utterance so far, with the words that are known by now."""
+        words: tuple[Word, ...] = ()
         if self._transcriber is not None:
-            self._ask(speech, final=False)
-            for segment in (speaking.asked, speech):  # the newest that is known
-                if segment and (answer := self._transcriber.answer(segment)) and answer.words:
-                    speaking.words = answer.words
-            speaking.asked = speech
-        words = newest_that_fit(self._text, speaking.words)
-        return self._evidence("provisional", speaking.number, speech, Answer(words), arrived)
+            self._ask(speech, "early")
+            words = newest_that_fit(self._text, self._transcriber.early(speech.start_s))
+        return self._evidence("provisional", number, speech, Answer(words), arrived)
 
     def _close(self, segment: Segment, arrived: float) -> None:
         """An utterance has ended: want its words."""
@@ -184,12 +190,12 @@ class Recognizer:
         self._speaking = None
         self._closed.append(_Closed(number, segment, arrived))
         if self._transcriber is not None:
-            self._ask(segment, final=True)
+            self._ask(segment, "final")
 
-    def _ask(self, segment: Segment, *, final: bool) -> None:
+    def _ask(self, segment: Segment, stage: Stage) -> None:
         assert self._transcriber is not None
         samples = self._timeline.samples(segment.start_s, segment.end_s)
-        self._transcriber.ask(segment, samples, final=final)
+        self._transcriber.ask(segment, samples, stage)
 
     def _finals(self) -> Iterator[Evidence]:
         """Events of the utterances, in order, whose words are known or have been waited for."""
@@ -243,7 +249,11 @@ class Recognizer:
             audio=audio,
             vision=vision if modalities["vision"] == PRESENT else vision[:0],
             modalities=modalities,
-            quality=(*sound_notes(self._timeline.samples(start_s, end_s)), *pictures),
+            quality=(
+                *sound_notes(self._timeline.samples(start_s, end_s)),
+                *word_notes(answer.words),
+                *pictures,
+            ),
             arrived_s=arrived,
             known_s=known,
         )

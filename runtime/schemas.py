@@ -28,7 +28,8 @@ class EmotionEvent:
     take, by the bundle's validation data; better treat the emotion as unknown then.
     `modalities` maps text, audio and vision to "present" or to the reason of absence;
     `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
-    share in the fusion, which sum to 1. `quality` notes what was wrong with sound and picture.
+    share in the fusion, which sum to 1. `quality` notes what was wrong with sound,
+    words and pictures.
     `latency_ms`, from the last packet of the utterance: `words` until they were known,
     `inference`, and `total` until the event; a replayed event has those of the recording.
     """

@@ -51,7 +51,10 @@ class Timeline:
         self._audio.clear()
 
     def add_vision(self, time_s: float, row: Float) -> None:
-        """Append the (59,) row of a picture taken at `time_s`."""
+        """Append the (59,) row of a picture taken at `time_s`; a clock that was set back drops the
+        older ones."""
+        if self._vision and time_s < self._vision[-1][0]:
+            self._vision.clear()
         self._vision.append((time_s, row))
         while self._vision[0][0] < time_s - _HISTORY_S:
             self._vision.popleft()

@@ -10,6 +10,7 @@ among several faces the one that it has followed, and changes nothing where ther
 
 import os
 import sys
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -220,18 +221,22 @@ class _Network:
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
+_stderr_lock = threading.Lock()  # streams that open at once would save each other's sink
+
+
 @contextmanager
 def _native_log_off() -> Iterator[None]:
     """LiteRT announces its delegate on file descriptor 2 and has no setting against it."""
-    sys.stderr.flush()
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)
+    with _stderr_lock:
+        sys.stderr.flush()
+        saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(sink)
 
 
 @cache

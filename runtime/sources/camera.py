@@ -1,9 +1,10 @@
-"""Cameras and network video by OpenCV."""
+"""Cameras, network video and files in their place, by OpenCV."""
 
 import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ _CLOSE_S = 0.4
 
 
 class CameraSource:
-    """A camera: an index (0 or "0"), a device path, an RTSP or HTTP address, or a GStreamer
-    pipeline that ends in `appsink` (Jetson's CSI cameras), where OpenCV was built with GStreamer.
+    """A camera: an index (0 or "0"), a device path, an RTSP or HTTP address, a GStreamer pipeline
+    that ends in `appsink` (Jetson's CSI cameras), where OpenCV was built with GStreamer, or a video
+    file, which plays once at its own rate.
 
     `width`, `height` in pixels and `rate_hz` are asked of a local camera, which takes what is
     nearest; None leaves its own.
@@ -44,25 +46,15 @@ class CameraSource:
         self._wanted = {"WIDTH": width, "HEIGHT": height, "FPS": rate_hz}
         self._capture: Any = None
         self._in_use = threading.Lock()  # releasing a capture that another thread reads crashes
-        self._closed = False
+        self._closed = threading.Event()
+        self._is_file = Path(str(camera)).is_file()
 
     def __enter__(self) -> "CameraSource":
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV loads FFmpeg
         import cv2
 
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        if isinstance(self._camera, int):
-            self._capture = cv2.VideoCapture(self._camera)
-        elif "!" in self._camera:
-            self._capture = self._pipeline(cv2)
-        else:
-            timeouts = [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                _TIMEOUT_MS,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                _TIMEOUT_MS,
-            ]
-            self._capture = cv2.VideoCapture(self._camera, cv2.CAP_ANY, timeouts)
+        self._capture = self._open(cv2)
         if not self._capture.isOpened():
             raise SourceError(
                 f"camera {self._camera}: cannot be opened; see `ls /dev/video*` for indices, check "
@@ -72,8 +64,22 @@ class CameraSource:
             if value is not None:
                 name = name if name == "FPS" else f"FRAME_{name}"
                 self._capture.set(getattr(cv2, f"CAP_PROP_{name}"), float(value))
-        self._closed = False
+        self._closed.clear()
         return self
+
+    def _open(self, cv2: Any) -> Any:
+        camera = self._camera
+        if isinstance(camera, int):
+            return cv2.VideoCapture(camera)
+        if "!" in camera:
+            return self._pipeline(cv2)
+        if "://" in camera:
+            names = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
+            timeouts = [value for name in names for value in (getattr(cv2, name), _TIMEOUT_MS)]
+            return cv2.VideoCapture(camera, cv2.CAP_ANY, timeouts)
+        # A device would be tried as a file first, and refuse the time-outs that FFmpeg takes.
+        is_device = Path(camera).is_char_device()
+        return cv2.VideoCapture(camera, cv2.CAP_V4L2 if is_device else cv2.CAP_ANY)
 
     def _pipeline(self, cv2: Any) -> Any:
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -84,7 +90,7 @@ class CameraSource:
         return cv2.VideoCapture(self._camera, cv2.CAP_GSTREAMER)
 
     def __exit__(self, *exc: object) -> None:
-        self._closed = True
+        self._closed.set()
         # A reader that hangs keeps the device until it returns, and the caller does not wait.
         if self._in_use.acquire(timeout=_CLOSE_S):
             if self._capture is not None:
@@ -93,20 +99,27 @@ class CameraSource:
             self._in_use.release()
 
     def packets(self) -> Iterator[Packet]:
-        """Frames at most at the analysed rate, until the camera is closed."""
+        """Frames at most at the analysed rate, until the camera is closed or the file ends."""
         import cv2
 
         sampler = FrameSampler()
+        begun_s = time.monotonic()
         while True:
             with self._in_use:
-                if self._closed or self._capture is None:
+                if self._closed.is_set() or self._capture is None:
                     return
                 grabbed = self._capture.grab()
                 time_s = time.monotonic()
+                if not grabbed and self._is_file:
+                    return
                 if not grabbed:
                     raise SourceError(
                         f"camera {self._camera}: no more frames; check its connection"
                     )
+                if self._is_file:
+                    due_s = begun_s + self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                    self._closed.wait(max(0.0, due_s - time_s))
+                    time_s = max(time_s, due_s)
                 if not sampler.wants(time_s):
                     continue
                 decoded, bgr = self._capture.retrieve()

@@ -21,10 +21,10 @@ class MergedSource:
     """Live sources that share the clock of `time.monotonic()`.
 
     The buffer keeps 30 s of sound (then the oldest is lost) and the newest picture only;
-    `n_dropped` counts the packets lost, by modality. A source that fails is closed and opened again
-    after 0.5 s, then ever more rarely up to every 10 s; meanwhile `down` has the reason, by
-    modality, and `n_restarts` counts. Without `reopen`, what a source raises is raised to the
-    consumer, after what was buffered before it.
+    `n_dropped` counts the packets lost, by modality, `n_overruns` what devices lost before. A
+    source that fails is closed and opened again after 0.5 s, then ever more rarely up to every
+    10 s; meanwhile `down` has the reason, by modality, and `n_restarts` counts. Without `reopen`,
+    what a source raises is raised to the consumer, after what was buffered before it.
     """
 
     def __init__(self, *sources: Source, reopen: bool = True) -> None:
@@ -44,6 +44,11 @@ class MergedSource:
     def modalities(self) -> frozenset[str]:
         """Of all sources together."""
         return frozenset().union(*(source.modalities for source in self._sources))
+
+    @property
+    def n_overruns(self) -> int:
+        """How often a device lost sound because it was not fetched in time."""
+        return sum(getattr(source, "n_overruns", 0) for source in self._sources)
 
     def __enter__(self) -> "MergedSource":
         opened: list[Source] = []

@@ -2,7 +2,9 @@
 
 import queue
 import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,21 @@ __all__ = ["MicrophoneSource"]
 _BUFFER_S = 30.0
 _BLOCK_S = 0.05
 _SILENT_DEVICE_S = 3.0  # a running device delivers every 0.05 s
+_MOST_DELAY_S = 1.0  # some drivers report none, or nonsense
+_DRIFT_S = 0.02  # less than a picture's time on screen, more than the jitter of time stamps
+_LOST_S = 0.25  # no crystal is that wrong: sound is missing
+_N_LAGS = 200  # blocks: 10 s
+
+Float = NDArray[np.float32]
 
 
 class MicrophoneSource:
     """A microphone: "default", an index, or part of a device name; any native rate.
 
-    The callback only copies into a bounded buffer of 30 s; what does not fit is dropped, counted
-    in `n_dropped` (samples at the native rate) and replaced by silence, so that the clock stays
-    right. Time is the sample count, anchored to `time.monotonic()` at capture. Raises SourceError
-    when PortAudio or the device is missing, or when the device stops delivering.
+    The callback only copies into a bounded buffer of 30 s. What does not fit, or what the driver
+    says that it lost, is counted in `n_overruns` and replaced by silence. Time is the sample count,
+    anchored to `time.monotonic()` at capture and kept in step with it. Raises SourceError when
+    PortAudio or the device is missing, or when the device stops delivering.
     """
 
     modalities = frozenset({"audio"})
@@ -33,10 +41,9 @@ class MicrophoneSource:
     def __init__(self, name: str = "default") -> None:
         self._name = name
         self._stream: Any = None
-        self._blocks: queue.Queue[NDArray[np.float32] | None] = queue.Queue()
-        self._start_s: float | None = None
+        self._blocks: queue.Queue[_Block | None] = queue.Queue()
         self._n_lost = 0
-        self.n_dropped = 0
+        self.n_overruns = 0
 
     def __enter__(self) -> "MicrophoneSource":
         try:
@@ -46,7 +53,7 @@ class MicrophoneSource:
                 f"microphone: PortAudio is not installed ({error}); on Debian or Ubuntu run: "
                 "sudo apt install libportaudio2"
             ) from error
-        self._start_s, self._n_lost = None, 0
+        self._n_lost = 0
         self._blocks = queue.Queue(round(_BUFFER_S / _BLOCK_S))
         device: int | str | None = None if self._name == "default" else self._name
         if self._name.isdigit():
@@ -86,7 +93,7 @@ class MicrophoneSource:
         import av
 
         resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
-        n_out = 0
+        clock: _Clock | None = None
         while True:
             try:
                 block = self._blocks.get(timeout=_SILENT_DEVICE_S)
@@ -96,24 +103,71 @@ class MicrophoneSource:
                 ) from None
             if block is None:
                 return
-            frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
+            frame = av.AudioFrame.from_ndarray(block.samples[None], format="flt", layout="mono")
             frame.sample_rate = self._rate_hz
             pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
             if pieces:
                 samples = np.concatenate(pieces).astype(np.float32)
-                start_s = (self._start_s or 0.0) + n_out / SPEC.sample_rate_hz
-                n_out += len(samples)
-                yield AudioChunk(start_s=start_s, samples=samples)
+                clock = clock or _Clock(block.end_s - len(samples) / SPEC.sample_rate_hz)
+                yield clock.chunk(samples, block)
 
-    def _take(self, data: NDArray[np.float32], n: int, times: Any, status: Any) -> None:
+    def _take(self, data: Float, n: int, times: Any, status: Any) -> None:
         """PortAudio's callback, on its thread: copy and return."""
-        if self._start_s is None:
-            delay_s = max(0.0, times.currentTime - times.inputBufferAdcTime)
-            self._start_s = time.monotonic() - delay_s
-        block = np.concatenate([np.zeros(self._n_lost, np.float32), data[:, 0]])
+        delay_s = times.currentTime - times.inputBufferAdcTime
+        if not 0.0 <= delay_s <= _MOST_DELAY_S:
+            delay_s = 0.0
+        end_s = time.monotonic() - delay_s + n / self._rate_hz
+        samples = np.concatenate([np.zeros(self._n_lost, np.float32), data[:, 0]])
+        overrun = bool(status.input_overflow)
         try:
-            self._blocks.put_nowait(block)
+            self._blocks.put_nowait(_Block(samples, end_s, overrun))
             self._n_lost = 0
         except queue.Full:
             self._n_lost += n
-            self.n_dropped += n
+            overrun = True
+        self.n_overruns += overrun
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What one callback brought: (n,) samples at the native rate, when the last of them was taken,
+    and whether the driver lost some before it."""
+
+    samples: Float
+    end_s: float
+    overrun: bool
+
+
+class _Clock:
+    """Counts the samples of a sound card, in step with `time.monotonic()`.
+
+    A card's crystal is off by up to 100 ppm, which is 9 s a day. Blocks are reported late at times,
+    never early: the least lag of the last 10 s is taken for the true one. It is mended by one
+    sample a block, and by silence where much is missing.
+    """
+
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
+        self._n = self._n_mended = 0
+        self._lags: deque[float] = deque(maxlen=_N_LAGS)
+
+    def chunk(self, samples: Float, block: _Block) -> AudioChunk:
+        """The block as a chunk; `samples`: the same, (n,) at 16 kHz."""
+        rate = SPEC.sample_rate_hz
+        start_s = self._start_s + self._n / rate
+        # As if nothing had been mended, so that old lags stay comparable.
+        n_counted = self._n + len(samples) - self._n_mended
+        if block.overrun:
+            self._lags.clear()  # they are of the time before sound was lost
+        self._lags.append(block.end_s - self._start_s - n_counted / rate)
+        lag_s = min(self._lags) - self._n_mended / rate
+        n_mended = 0
+        if lag_s > _LOST_S and (block.overrun or len(self._lags) == _N_LAGS):
+            n_mended = round(lag_s * rate)
+            samples = np.concatenate([np.zeros(n_mended, np.float32), samples])
+        elif abs(lag_s) > _DRIFT_S and len(self._lags) == _N_LAGS:
+            n_mended = 1 if lag_s > 0.0 else -1
+            samples = np.append(samples, samples[-1:]) if n_mended > 0 else samples[:-1]
+        self._n += len(samples)
+        self._n_mended += n_mended
+        return AudioChunk(start_s=start_s, samples=samples)

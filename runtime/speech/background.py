@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,17 @@ from ..threads import join
 from ..utterance import Segment
 from .base import SpeechToText, Word
 
-__all__ = ["Answer", "Background", "Inline", "Transcriber"]
+__all__ = ["Answer", "Background", "Inline", "Stage", "Transcriber"]
 
 Float = NDArray[np.float32]
 
+Stage = Literal["early", "likely", "final"]
+"""How sure the end of a segment is: the utterance goes on; it probably ends there; it does."""
+
 _N_ANSWERS = 16
+_N_WAITING = 8  # finals; words of older ones would come too late for any use
 _STUCK_S = 10.0
+_N_ABANDONED = 3  # threads that hang, with their recognisers: no more of them
 _JOIN_S = 1.1
 
 
@@ -36,16 +41,22 @@ class Transcriber(Protocol):
 
     anticipates: bool
     """Whether it is worth asking for a segment before it is sure to be one."""
+    streams: bool
+    """Whether it wants the sound of an utterance while it goes on, wanted or not its words."""
 
-    def ask(self, segment: Segment, samples: Float, *, final: bool) -> None:
+    def ask(self, segment: Segment, samples: Float, stage: Stage) -> None:
         """Want the words of (n,) `samples`, float32 at 16 kHz. Asked again, nothing more happens.
 
-        One that is not `final` gives way to whatever is asked after it.
+        What is not final gives way to whatever is asked after it.
         """
         ...
 
     def answer(self, segment: Segment) -> Answer | None:
-        """What was understood; None while it is not known."""
+        """What was understood of a segment that was asked for as likely or final; None before."""
+        ...
+
+    def early(self, start_s: float) -> tuple[Word, ...]:
+        """The newest words, of any stage, of the utterance that began then."""
         ...
 
     def close(self) -> None:
@@ -56,20 +67,25 @@ class Transcriber(Protocol):
 class Inline:
     """Transcribes when asked: the caller waits, and the same sound always gives the same words."""
 
-    anticipates = False
+    anticipates = streams = False
 
     def __init__(self, recogniser: SpeechToText) -> None:
         self._recogniser = recogniser
-        self._last: tuple[Segment, Answer] | None = None
+        self._last = Segment(0.0, 0.0), Answer(())
 
-    def ask(self, segment: Segment, samples: Float, *, final: bool) -> None:
+    def ask(self, segment: Segment, samples: Float, stage: Stage) -> None:
         """See `Transcriber.ask`. Raises SpeechError when the engine fails."""
-        words = self._recogniser.transcribe(samples, segment.start_s)
+        final = stage == "final"
+        words = self._recogniser.transcribe(samples, segment.start_s, final=final)
         self._last = segment, Answer(words)
 
     def answer(self, segment: Segment) -> Answer | None:
         """See `Transcriber.answer`; the last segment's only."""
-        return self._last[1] if self._last and self._last[0] == segment else None
+        return self._last[1] if self._last[0] == segment else None
+
+    def early(self, start_s: float) -> tuple[Word, ...]:
+        """See `Transcriber.early`; the last segment's only."""
+        return self._last[1].words if self._last[0].start_s == start_s else ()
 
     def close(self) -> None:
         """Release the recogniser."""
@@ -80,47 +96,53 @@ class Inline:
 class _Job:
     segment: Segment
     samples: Float
-    final: bool
+    whole: bool  # its words shall be final ones
+    sure: bool  # nothing takes its turn
 
 
 class Background:
     """Transcribes in a thread of its own; a recogniser that fails or hangs is replaced.
 
     `reopen` makes another recogniser. One that is at the same segment for 10 s is abandoned with
-    its thread when the next one is asked for.
+    its thread when the next one is asked for. While three hang there is no other, and answers say
+    so.
     """
 
     anticipates = True
 
     def __init__(self, recogniser: SpeechToText, reopen: Callable[[], SpeechToText | None]) -> None:
+        self.streams = recogniser.streams
         self._reopen = reopen
         self._change = threading.Condition()
         self._jobs: list[_Job] = []
-        self._answers: dict[Segment, Answer] = {}
-        self._current: Segment | None = None
+        self._answers: dict[Segment, Answer] = {}  # final ones
+        self._fed: Segment | None = None  # the newest other one
+        self._early: tuple[float, tuple[Word, ...]] = (0.0, ())  # the newest words: since when
+        self._current: _Job | None = None
         self._busy_since = 0.0
         self._closed = False
+        self._abandoned: list[threading.Thread] = []
         self.n_restarts = 0
         with self._change:  # a thread looks at `_thread` to see whether it has been replaced
             self._thread = self._start(recogniser)
 
-    def ask(self, segment: Segment, samples: Float, *, final: bool) -> None:
+    def ask(self, segment: Segment, samples: Float, stage: Stage) -> None:
         """See `Transcriber.ask`."""
+        # Who streams has done most of the work at a likely end, and cannot go on after a real one.
+        whole = stage == "final" or (stage == "likely" and not self.streams)
         with self._change:
-            if segment in self._answers or segment == self._current:
+            now = self._current
+            if segment in self._answers or (now and now.segment == segment and now.whole >= whole):
                 return
-            queued = any(job.segment == segment for job in self._jobs)
-            self._jobs = [job for job in self._jobs if job.final or job.segment == segment]
-            if queued:
-                for job in self._jobs:
-                    job.final |= final and job.segment == segment
-            else:
-                self._jobs.append(_Job(segment, samples, final))
-            stuck = self._current is not None and (time.monotonic() - self._busy_since > _STUCK_S)
-            if stuck or not self._thread.is_alive():
-                self.n_restarts += 1
-                self._current = None
-                self._thread = self._start(None)
+            if not whole and segment == self._fed:
+                return
+            same = [job for job in self._jobs if (job.segment, job.whole) == (segment, whole)]
+            job = same[0] if same else _Job(segment, samples, whole, False)
+            job.sure |= stage == "final"
+            self._jobs = [*(other for other in self._jobs if other.sure and other is not job), job]
+            del self._jobs[:-_N_WAITING]
+            if self._is_stuck():
+                self._replace()
             self._change.notify_all()
 
     def answer(self, segment: Segment) -> Answer | None:
@@ -128,12 +150,45 @@ class Background:
         with self._change:
             return self._answers.get(segment)
 
+    def early(self, start_s: float) -> tuple[Word, ...]:
+        """See `Transcriber.early`."""
+        with self._change:
+            return self._early[1] if self._early[0] == start_s else ()
+
     def close(self) -> None:
         """End the thread; one that hangs is left behind."""
         with self._change:
             self._closed = True
             self._change.notify_all()
         join([self._thread], _JOIN_S)
+
+    def _is_stuck(self) -> bool:
+        if not self._thread.is_alive():
+            return True
+        return self._current is not None and time.monotonic() - self._busy_since > _STUCK_S
+
+    def _replace(self) -> None:
+        """Leave the thread that hangs to itself; with too many of them, give up what was asked."""
+        self._abandoned = [t for t in (*self._abandoned, self._thread) if t.is_alive()]
+        if len(self._abandoned) > _N_ABANDONED:
+            self._abandoned.pop()
+            for job in self._jobs:
+                self._keep(job, Answer((), "speech recogniser hangs"))
+            self._jobs = []
+            return
+        self.n_restarts += 1
+        self._current = None
+        self._thread = self._start(None)
+
+    def _keep(self, job: _Job, answer: Answer) -> None:
+        if answer.words:
+            self._early = job.segment.start_s, answer.words
+        if not job.whole:
+            self._fed = job.segment
+            return
+        self._answers[job.segment] = answer
+        while len(self._answers) > _N_ANSWERS:
+            del self._answers[next(iter(self._answers))]
 
     def _start(self, recogniser: SpeechToText | None) -> threading.Thread:
         thread = threading.Thread(
@@ -148,7 +203,8 @@ class Background:
             try:
                 recogniser = recogniser or self._reopen()
                 assert recogniser is not None
-                answer = Answer(recogniser.transcribe(job.samples, job.segment.start_s))
+                words = recogniser.transcribe(job.samples, job.segment.start_s, final=job.whole)
+                answer = Answer(words)
             except DmdLiveError as error:
                 recogniser, answer = None, Answer((), str(error))
             except Exception as error:  # a recogniser of any make must not end the stream
@@ -157,9 +213,7 @@ class Background:
                 if self._thread is not me:
                     break  # abandoned meanwhile
                 self._current = None
-                self._answers[job.segment] = answer
-                while len(self._answers) > _N_ANSWERS:
-                    del self._answers[next(iter(self._answers))]
+                self._keep(job, answer)
         if recogniser is not None:
             recogniser.close()
 
@@ -172,5 +226,5 @@ class Background:
             if self._closed:
                 return None
             job = self._jobs.pop(0)
-            self._current, self._busy_since = job.segment, time.monotonic()
+            self._current, self._busy_since = job, time.monotonic()
             return job

@@ -38,11 +38,13 @@ class Moonshine:
 
     The model gives no word times. They are interpolated: words share the time in which there is
     sound in proportion to their characters, pauses left out; starts are off by 0.1 s on average in
-    fluent speech, 0.2 s with pauses. The same samples give the same words. Raises SpeechError when
-    the folder does not hold the model.
+    fluent speech, 0.2 s with pauses. The same samples give the same final words; words that are not
+    final begin with a check of the last ones. Raises SpeechError when the folder does not hold the
+    model.
     """
 
     name = "moonshine"
+    streams = False  # its encoder hears an utterance as a whole
 
     def __init__(self, model: Path) -> None:
         import onnxruntime
@@ -61,23 +63,33 @@ class Moonshine:
             self._tokens = _read_tokens((model / "tokenizer.bin").read_bytes())
         except Exception as error:  # onnxruntime raises no narrower class
             raise SpeechError(f"{model}: cannot load Moonshine ({error})") from error
+        self._start_s, self._draft = 0.0, list[int]()  # the last utterance, and its tokens
         self._outputs = [output.name for output in self._decoder.get_outputs()]
         self._past = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_")]
 
-    def transcribe(self, samples: NDArray[np.float32], start_s: float) -> tuple[Word, ...]:
+    def transcribe(
+        self, samples: NDArray[np.float32], start_s: float, *, final: bool = True
+    ) -> tuple[Word, ...]:
         """See `SpeechToText.transcribe`; word times are interpolated (see the class)."""
         if len(samples) < _MIN_SAMPLES:
             return ()
+        draft = self._draft if not final and start_s == self._start_s else []
         try:
-            tokens, confidence = self._decode(np.ascontiguousarray(samples, np.float32))
+            tokens, score = self._decode(np.ascontiguousarray(samples, np.float32), draft)
         except Exception as error:  # onnxruntime raises no narrower class
             raise SpeechError(f"Moonshine failed while transcribing ({error})") from error
-        if confidence < _MIN_CONFIDENCE:
+        self._start_s, self._draft = start_s, tokens
+        if score < _MIN_CONFIDENCE:
             return ()
         text = b"".join(self._tokens[token] for token in tokens).decode(errors="ignore")
         words = [w for w in text.replace(_SPACE, " ").split() if any(c.isalnum() for c in w)]
         return tuple(
-            Word(text=word, start_s=start_s + begin, end_s=start_s + end)
+            Word(
+                text=word,
+                start_s=start_s + begin,
+                end_s=start_s + end,
+                confidence=float(np.exp(score)),
+            )
             for word, (begin, end) in zip(words, _times(words, samples), strict=True)
         )
 
@@ -85,8 +97,13 @@ class Moonshine:
         """Release the networks."""
         self._encoder = self._decoder = None
 
-    def _decode(self, samples: NDArray[np.float32]) -> tuple[list[int], float]:
-        """Tokens of (n,) samples, always the likeliest next one, and their mean log-probability."""
+    def _decode(self, samples: NDArray[np.float32], draft: list[int]) -> tuple[list[int], float]:
+        """Tokens of (n,) samples, always the likeliest next one, and their mean log-probability.
+
+        `draft`: what they probably begin with; one pass of the decoder confirms as many of them as
+        are right, where each token else takes a pass. The decoder's 8-bit numbers are scaled by the
+        pass, so that a doubtful token may come out differently with a draft than without one.
+        """
         mask = np.ones((1, len(samples)), np.int64)
         (hidden,) = self._encoder.run(None, {"input_values": samples[None], "attention_mask": mask})
         nothing = self._value(np.zeros((1, _HEADS, 0, _HEAD_DIM), np.float32))
@@ -94,28 +111,44 @@ class Moonshine:
         feed["encoder_hidden_states"] = self._value(hidden)
         feed["encoder_attention_mask"] = self._value(mask)
         tokens: list[int] = []
-        log_probabilities: list[float] = []
-        last = _START
-        for step in range(int(np.ceil(len(samples) / _RATE_HZ * _TOKENS_PER_S))):
-            feed["input_ids"] = self._value(np.array([[last]], np.int64))
-            feed["use_cache_branch"] = self._value(np.array([step > 0]))
+        scores: list[float] = []
+        most = int(np.ceil(len(samples) / _RATE_HZ * _TOKENS_PER_S))
+        given = [_START, *draft[:most]]
+        while True:
+            feed["input_ids"] = self._value(np.array([given], np.int64))
+            feed["use_cache_branch"] = self._value(np.array([bool(tokens)]))
             got = dict(
                 zip(self._outputs, self._decoder.run_with_ort_values(None, feed), strict=True)
             )
-            logits = got["logits"].numpy()[0, -1]  # (32768,)
-            last = int(logits.argmax())
-            log_probabilities.append(-float(np.log(np.exp(logits - logits[last]).sum())))
-            if last == _END:
-                break
-            tokens.append(last)
-            if period := _loop(tokens):
-                del tokens[period - _LOOP_TOKENS :]
-                break
+            n_right = 0
+            for logits, expected in zip(got["logits"].numpy()[0], [*given[1:], None], strict=True):
+                last, score = _likeliest(logits)
+                scores.append(score)
+                if last == _END or len(tokens) == most:
+                    return tokens, float(np.mean(scores))
+                tokens.append(last)
+                n_right += 1
+                if period := _loop(tokens):
+                    return tokens[: period - _LOOP_TOKENS], float(np.mean(scores))
+                if last != expected:
+                    break
             for name in self._past:
-                # The encoder's keys and values come once: later steps return them empty.
-                if step == 0 or ".decoder." in name:
-                    feed[name] = got[name.replace("past_key_values", "present")]
-        return tokens, float(np.mean(log_probabilities))
+                made = got[name.replace("past_key_values", "present")]
+                if ".decoder." in name:
+                    feed[name] = made if n_right == len(given) else self._first(made, n_right)
+                elif len(tokens) == n_right:
+                    feed[name] = made  # the encoder's keys and values come once, then empty
+            given = [last]
+
+    def _first(self, made: Any, n: int) -> Any:
+        """The keys or values of a pass's first `n` tokens."""
+        return self._value(np.ascontiguousarray(made.numpy()[:, :, :n]))
+
+
+def _likeliest(logits: NDArray[np.float32]) -> tuple[int, float]:
+    """The token of (32768,) logits with the highest probability, and the logarithm of that."""
+    best = int(logits.argmax())
+    return best, -float(np.log(np.exp(logits - logits[best]).sum()))
 
 
 def _read_tokens(content: bytes) -> list[bytes]:

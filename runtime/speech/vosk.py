@@ -1,6 +1,7 @@
-"""Speech to text with Vosk, the engine with true word times."""
+"""Speech to text with Vosk, the streaming engine with true word times."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ _MARKS = {
 class Vosk:
     """A Vosk model. `model`: its folder (with am/, conf/, graph/).
 
-    Kaldi adds random dither to the sound, so doubtful words may differ from run to run. Raises
-    SpeechError when the folder is no Vosk model or Vosk cannot be loaded.
+    Sound that was given before is not decoded again; the end of the utterance is the caller's, not
+    Kaldi's, which comes seconds later. Kaldi adds random dither to the sound, so doubtful words may
+    differ from run to run. Raises SpeechError when the folder is no Vosk model or Vosk cannot be
+    loaded.
     """
 
     name = "vosk"
+    streams = True
 
     def __init__(self, model: Path) -> None:
         _check(model)
@@ -41,39 +45,67 @@ class Vosk:
         vosk.SetLogLevel(-1)
         try:
             self._model: Any = vosk.Model(str(model))
-            vosk.KaldiRecognizer(self._model, float(_RATE_HZ))  # fails now if it ever will
+            self._open: Any = partial(vosk.KaldiRecognizer, self._model, float(_RATE_HZ))
+            self._open()  # fails now if it ever will
         except Exception as error:  # Vosk raises no narrower class
             raise SpeechError(f"{model}: Vosk cannot load this model ({error})") from error
-        self._recogniser: Any = vosk.KaldiRecognizer
+        self._start_s: float | None = None  # of the utterance that is being decoded
+        self._n_fed = 0  # samples of it
+        self._heard: list[dict[str, Any]] = []  # of it, in results that Kaldi closed by itself
 
-    def transcribe(self, samples: NDArray[np.float32], start_s: float) -> tuple[Word, ...]:
+    def transcribe(
+        self, samples: NDArray[np.float32], start_s: float, *, final: bool = True
+    ) -> tuple[Word, ...]:
         """See `SpeechToText.transcribe`; times are Kaldi's alignment."""
-        pcm = (np.clip(samples, -1.0, 1.0) * 32_767).astype("<i2").tobytes()
-        heard: list[dict[str, Any]] = []
         try:
-            recogniser = self._recogniser(self._model, float(_RATE_HZ))
-            recogniser.SetWords(True)
-            for at in range(0, len(pcm), 2 * _CHUNK):
-                # True: Kaldi's own end of speech; it has closed a result, which would be lost.
-                if recogniser.AcceptWaveform(pcm[at : at + 2 * _CHUNK]):
-                    heard += json.loads(recogniser.Result()).get("result", [])
-            heard += json.loads(recogniser.FinalResult()).get("result", [])
+            found = self._decode(samples, start_s, final)
         except Exception as error:  # Vosk raises no narrower class
+            self._start_s = None
             raise SpeechError(f"Vosk failed while transcribing ({error})") from error
         length_s = len(samples) / _RATE_HZ
         return tuple(
             Word(
                 text=word["word"],
-                start_s=start_s + min(word["start"], length_s),
+                start_s=start_s + word["start"],
                 end_s=start_s + min(word["end"], length_s),
+                confidence=min(1.0, word["conf"]),
             )
-            for word in heard
-            if word["word"][0] not in "<["  # <unk>, [noise]: marks, not words
+            for word in found
+            # <unk>, [noise]: marks, not words; and what was said after the end of the utterance
+            if word["word"][0] not in "<[" and word["start"] < length_s
         )
+
+    def _decode(
+        self, samples: NDArray[np.float32], start_s: float, final: bool
+    ) -> list[dict[str, Any]]:
+        """What Vosk says of each word; decodes the samples that it has not been given yet."""
+        if start_s != self._start_s:
+            self._begin(start_s)
+        # Whole chunks until the end, so that the words do not depend on how often we are asked.
+        n = len(samples) if final else len(samples) // _CHUNK * _CHUNK
+        for at in range(self._n_fed, n, _CHUNK):
+            chunk = samples[at : min(at + _CHUNK, n)]
+            pcm = (np.clip(chunk, -1.0, 1.0) * 32_767).astype("<i2").tobytes()
+            # True: Kaldi's own end of speech; it has closed a result, which would be lost.
+            if self._kaldi.AcceptWaveform(pcm):
+                self._heard += json.loads(self._kaldi.Result()).get("result", [])
+            self._n_fed = at + len(chunk)
+        if not final:
+            so_far = json.loads(self._kaldi.PartialResult())
+            return self._heard + list(so_far.get("partial_result", []))
+        self._start_s = None
+        return self._heard + list(json.loads(self._kaldi.FinalResult()).get("result", []))
+
+    def _begin(self, start_s: float) -> None:
+        """Another utterance. A Kaldi recogniser that was reset would count time on."""
+        self._kaldi = self._open()
+        self._kaldi.SetWords(True)
+        self._kaldi.SetPartialWords(True)
+        self._start_s, self._n_fed, self._heard = start_s, 0, []
 
     def close(self) -> None:
         """Release the model."""
-        self._model = None
+        self._kaldi = self._open = self._model = None
 
 
 def _check(model: Path) -> None:

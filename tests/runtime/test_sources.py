@@ -1,11 +1,13 @@
 """Sources on real media made here: time stamps, order, gaps, damage; cameras and microphones."""
 
 import http.server
+import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from runtime.sources.base import AudioChunk, FrameSampler, Packet, VideoFrame
 from runtime.sources.camera import CameraSource
 from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
-from runtime.sources.microphone import MicrophoneSource
+from runtime.sources.microphone import MicrophoneSource, _Block, _Clock
 
 RATE = 44_100
 CODECS = {
@@ -326,6 +328,89 @@ def test_microphone_that_is_not_there() -> None:
     with pytest.raises(SourceError, match="microphone") as caught, MicrophoneSource("no such"):
         pass
     assert "\n" not in str(caught.value)
+
+
+def blocks(n: int, fast: float, late_s: np.ndarray) -> Iterator[_Block]:
+    """Of 0.05 s by a sound card whose crystal is `fast`, each reported `late_s` after its end."""
+    for k in range(n):
+        end_s = 100.0 + (k + 1) * 0.05 / (1.0 + fast)
+        yield _Block(np.full(800, k + 1.0, np.float32), end_s + late_s[k], False)
+
+
+@pytest.mark.parametrize("fast", [-3e-4, 0.0, 3e-4])
+def test_a_sound_cards_clock_is_kept_in_step(fast: float) -> None:
+    n = 12_000  # 10 minutes; such a crystal is 0.18 s off by then
+    late_s = np.random.default_rng(0).exponential(0.005, n)
+    clock = _Clock(100.0)
+    expected_s = 100.0
+    for k, block in enumerate(blocks(n, fast, late_s)):
+        chunk = clock.chunk(block.samples, block)
+        assert chunk.start_s == pytest.approx(expected_s, abs=1e-6)  # no gap, no overlap
+        expected_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz
+        assert abs(len(chunk.samples) - 800) <= (fast != 0.0)
+        assert abs(expected_s - (block.end_s - late_s[k])) < 0.03
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_sound_that_the_driver_lost_becomes_silence(told: bool) -> None:
+    clock = _Clock(100.0)
+    at_once = lost_s = 0.0
+    for k, block in enumerate(blocks(600, 0.0, np.zeros(600))):
+        if k >= 300:  # 1.5 s are missing
+            block = replace(block, end_s=block.end_s + 1.5, overrun=told and k == 300)
+        chunk = clock.chunk(block.samples, block)
+        lost_s += np.sum(chunk.samples == 0.0) / SPEC.sample_rate_hz
+        at_once = lost_s if k <= 300 else at_once
+    assert lost_s == pytest.approx(1.5, abs=1e-3)
+    assert at_once == pytest.approx(1.5 if told else 0.0, abs=1e-3)
+    end_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz
+    assert end_s == pytest.approx(100.0 + 30.0 + 1.5, abs=1e-3)
+
+
+def test_a_microphone_that_is_not_read_counts_what_it_drops() -> None:
+    """PortAudio's callback is called here by hand: it never waits, and loses no time."""
+
+    class Times:
+        currentTime = inputBufferAdcTime = 0.0
+
+    class Status:
+        input_overflow = False
+
+    microphone = MicrophoneSource()
+    microphone._rate_hz = 16_000
+    microphone._blocks = queue.Queue(10)
+    for k in range(16):
+        begun = time.monotonic()
+        microphone._take(np.full((800, 1), k + 1.0, np.float32), 800, Times(), Status())
+        assert time.monotonic() - begun < 0.5
+    assert microphone.n_overruns == 6
+    packets = microphone.packets()
+    sound = [next(packets) for _ in range(9)]
+    microphone._take(np.full((800, 1), 99.0, np.float32), 800, Times(), Status())
+    sound += [next(packets) for _ in range(2)]
+    samples = np.concatenate([p.samples for p in sound if isinstance(p, AudioChunk)])
+    assert samples.tolist() == [float(k) for k in range(1, 11) for _ in range(800)] + (
+        [0.0] * (6 * 800) + [99.0] * 800
+    )
+    Status.input_overflow = True
+    microphone._take(np.zeros((800, 1), np.float32), 800, Times(), Status())
+    assert microphone.n_overruns == 7
+
+
+def test_a_file_in_place_of_a_camera_plays_at_its_own_rate(tmp_path: Path) -> None:
+    path = make(tmp_path / "clip.mp4", seconds=1.5, fps=30, sound=False)
+    with MergedSource(CameraSource(str(path))) as source:
+        begun = time.monotonic()
+        frames = [p for p in source.packets() if isinstance(p, VideoFrame)]
+        took_s = time.monotonic() - begun
+    assert took_s == pytest.approx(1.5, abs=0.3)
+    assert len(frames) == pytest.approx(1.5 * SPEC.vision_rate_hz, abs=4)
+    assert source.n_restarts["vision"] == 0
+
+
+def test_a_device_that_is_no_camera() -> None:
+    with pytest.raises(SourceError, match="camera /dev/null: cannot"), CameraSource("/dev/null"):
+        pass
 
 
 def test_closing_in_the_middle_never_hangs(root: Path, demo: Path) -> None:

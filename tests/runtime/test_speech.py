@@ -4,10 +4,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+import threading
+import time
 import wave
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +19,11 @@ from numpy.typing import NDArray
 from runtime import models
 from runtime.errors import ModelError, SpeechError, UsageError
 from runtime.speech import open_recogniser
+from runtime.speech.background import Answer, Background
 from runtime.speech.base import SpeechToText, Word
 from runtime.speech.moonshine import Moonshine
 from runtime.speech.vad import VoiceActivity
+from runtime.utterance import Segment
 
 Float = NDArray[np.float32]
 
@@ -110,6 +115,35 @@ def test_moonshine_hears_a_short_word_group(moonshine: SpeechToText, beckett: Fl
     assert word_errors("try again", words) == 0.0
 
 
+def test_moonshine_checks_what_it_found_before(
+    moonshine: SpeechToText, beckett: Float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting:
+        n_passes = 0
+
+        def __init__(self, decoder: Any) -> None:
+            self._decoder = decoder
+
+        def run_with_ort_values(self, *args: Any) -> Any:
+            self.n_passes += 1
+            return self._decoder.run_with_ort_values(*args)
+
+    assert isinstance(moonshine, Moonshine)
+    alone = moonshine.transcribe(beckett, 0.0)
+    counting = Counting(moonshine._decoder)
+    monkeypatch.setattr(moonshine, "_decoder", counting)
+    for n in range(16_000, len(beckett), 8_000):
+        moonshine.transcribe(beckett[:n], 7.0, final=False)
+    with_draft, counting.n_passes = counting.n_passes, 0
+    for k, n in enumerate(range(16_000, len(beckett), 8_000)):
+        early = moonshine.transcribe(beckett[:n], 7.0 + k, final=False)
+    assert with_draft < 0.6 * counting.n_passes
+    assert word_errors(BECKETT, early) < 0.2
+    moonshine.transcribe(beckett[:80_000], 0.0, final=False)
+    assert moonshine.transcribe(beckett, 0.0) == alone  # what was found before changes no final
+    assert all(0.7 < word.confidence <= 1.0 for word in alone)
+
+
 @pytest.mark.parametrize(
     "samples",
     [SILENCE, NOISE, SILENCE[:1_600], SILENCE[:1_599], SILENCE[:0]],
@@ -166,6 +200,100 @@ def test_vosk_words_and_times(
     assert vosk.transcribe(SILENCE[:8_000], 0.0) == ()
     assert vosk.transcribe(SILENCE[:0], 0.0) == ()
     assert capfd.readouterr() == ("", "")
+
+
+def test_vosk_decodes_while_the_sound_comes(vosk: SpeechToText, beckett: Float) -> None:
+    def cost_s(samples: Float, start_s: float, final: bool) -> tuple[float, tuple[Word, ...]]:
+        begun = time.thread_time()
+        words = vosk.transcribe(samples, start_s, final=final)
+        return time.thread_time() - begun, words
+
+    n = 128_000
+    whole_s, whole = cost_s(beckett[:n], 20.0, True)
+    for at in range(4_000, n, 4_000):
+        _, early = cost_s(beckett[:at], 50.0, False)
+        assert all(50.0 <= word.start_s < word.end_s <= 50.0 + at / 16_000 for word in early)
+    assert early
+    end_s, words = cost_s(beckett[:n], 50.0, True)
+    assert end_s < 0.5 * whole_s, "the end of speech finds most of the work done"
+    assert_times(words, 50.0, 58.0)
+    # Kaldi's dither changes doubtful words, and all are: English to a Korean model.
+    assert abs(len(words) - len(whole)) <= 3
+    assert all(0.0 <= word.confidence <= 1.0 for word in words)
+    # An utterance may end before what was heard of it by then.
+    vosk.transcribe(beckett[:80_000], 90.0, final=False)
+    assert_times(vosk.transcribe(beckett[:60_000], 90.0), 90.0, 93.75)
+
+
+class Hanging:
+    """A recogniser that is stuck until it is told otherwise."""
+
+    name, streams = "hanging", False
+
+    def __init__(self, until: threading.Event) -> None:
+        self._until = until
+
+    def transcribe(self, samples: Float, start_s: float, *, final: bool = True) -> tuple[Word, ...]:
+        self._until.wait(30)
+        return (Word(text="late", start_s=start_s, end_s=start_s + 0.1),)
+
+    def close(self) -> None:
+        pass
+
+
+def test_recognisers_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.speech.background._STUCK_S", 0.02)
+    until = threading.Event()
+    transcriber = Background(Hanging(until), lambda: Hanging(until))
+    answers = []
+    for start_s in map(float, range(30)):
+        segment = Segment(start_s, start_s + 1.0)
+        transcriber.ask(segment, SILENCE, "final")
+        time.sleep(0.03)
+        answers.append(transcriber.answer(segment))
+    n_threads = sum(thread.name == "dmd-live-speech" for thread in threading.enumerate())
+    assert n_threads == 4
+    assert transcriber.n_restarts == 3
+    assert answers[-1] == Answer((), "speech recogniser hangs")
+    until.set()
+    for start_s in map(float, range(30, 130)):
+        transcriber.ask(Segment(start_s, start_s + 1.0), SILENCE, "final")
+        time.sleep(0.05)
+        if transcriber.early(start_s):
+            break
+    assert transcriber.early(start_s), "it comes back when they do"
+    transcriber.close()
+    assert not [t for t in threading.enumerate() if t.name == "dmd-live-speech"]
+
+
+def test_the_newest_words_win_and_only_finals_wait() -> None:
+    class Slow(Hanging):
+        def transcribe(
+            self, samples: Float, start_s: float, *, final: bool = True
+        ) -> tuple[Word, ...]:
+            asked.append((len(samples), final))
+            return super().transcribe(samples, start_s, final=final)
+
+    asked: list[tuple[int, bool]] = []
+    until = threading.Event()
+    transcriber = Background(Slow(until), lambda: None)
+    transcriber.ask(Segment(0.0, 1.0), SILENCE[:1_000], "early")
+    while not asked:
+        time.sleep(0.01)
+    transcriber.ask(Segment(0.0, 1.1), SILENCE[:1_100], "early")
+    transcriber.ask(Segment(0.0, 1.2), SILENCE[:1_200], "likely")
+    transcriber.ask(Segment(0.0, 1.2), SILENCE[:1_200], "final")
+    transcriber.ask(Segment(2.0, 3.0), SILENCE[:2_000], "early")
+    transcriber.ask(Segment(2.0, 3.1), SILENCE[:2_100], "early")
+    assert transcriber.early(2.0) == ()
+    until.set()
+    deadline = time.monotonic() + 5.0
+    while not transcriber.early(2.0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asked == [(1_000, False), (1_200, True), (2_100, False)]
+    assert transcriber.answer(Segment(0.0, 1.2)) is not None
+    assert transcriber.answer(Segment(2.0, 3.1)) is None
+    transcriber.close()
 
 
 @pytest.mark.parametrize("broken", ["missing", "empty", "file", "damaged"])
