@@ -1,4 +1,5 @@
-"""What export cost: torch against every ONNX model of a bundle, on the same held-out utterances.
+"""What export cost: torch against every ONNX model of a bundle, and every engine that runs here, on
+the same held-out utterances.
 
 The outcome is the bundle's certificate, which says of every model whether it passed.
 """
@@ -18,6 +19,8 @@ from tqdm import tqdm
 
 from runtime.bundle import Bundle
 from runtime.config import option, parse
+from runtime.engines.base import Engine
+from runtime.engines.choose import candidates
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
@@ -33,6 +36,7 @@ __all__ = [
     "Metrics",
     "Options",
     "Row",
+    "certify",
     "compare",
     "infer_onnx",
     "metrics",
@@ -46,12 +50,15 @@ TABLE = "CERTIFICATE.md"
 # Signs and whole numbers mean something of human ratings. The labels of composed utterances are
 # weak, those of neutral and surprise nearly 0: these would count the signs and roundings of noise.
 _OF_RATINGS = ("acc7", "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")
-_SHOWN = ("accuracy", "uar", "macro_f1", "ece", "mae", "corr")
+_SHOWN = ("accuracy", "uar", "macro_f1", "ece", "ks", "mae", "corr")
+# Shown, not judged: it moves by a point when a few samples cross the edge of a bin. `ks` has none.
+_BINNED = "ece"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare torch with the bundle's ONNX models: differences and metrics, for every subset.
+    """Compare torch with the bundle's ONNX models, and with the engines of a GPU that is here:
+    differences and metrics, for every subset.
 
     Each model runs as on the device: one utterance at a time, unpadded. certificate.json and its
     table go into the bundle. A model passes when no metric on any subset differs from the fp32
@@ -107,32 +114,47 @@ def run(options: Options) -> list[Row]:
     composer = compose(Path(options.data), source.config, tokenizer, Path(options.cache))
     utterances = composer.held_out(options.split)
     models = {precision: Bundle.load(folder, precision).model for precision in info["models"]}
-    engines = {precision: OrtEngine(model) for precision, model in models.items()}
+    engines: dict[str, Engine] = {p: OrtEngine(model) for p, model in models.items()}
+    engines |= _gpu_engines(Bundle.load(folder))
     rows = []
     for subset in SUBSETS:
         rows += compare(source, engines, utterances, subset)
     if rated := composer.rated(options.split):
         rows += compare(source, engines, rated, ("text",), name="rated text")
     counts = {"split": options.split, "n_utterances": len(utterances), "n_rated": len(rated)}
-    certificate = _certify(rows, models, options.budget) | counts
+    hashes = {p: hashlib.sha256(model).hexdigest() for p, model in models.items()}
+    certificate = certify(rows, hashes, options.budget) | counts
     _write(folder, info, certificate, rows)
     print_table(rows)
-    for precision, verdict in certificate["models"].items():
-        print(f"export.parity: {_verdict(precision, verdict, options.budget)}")
+    for name, verdict in _verdicts(certificate):
+        print(f"export.parity: {_verdict(name, verdict, options.budget)}")
     return rows
 
 
-def _certify(rows: Sequence[Row], models: Mapping[str, bytes], budget: float) -> dict[str, Any]:
-    """What certificate.json holds: the rows, and for each model its hash and whether it passed."""
+def _gpu_engines(source: Bundle) -> dict[str, Engine]:
+    """The bundle's engines that run on this machine's GPU, by name such as `rtx fp16`."""
+    found = {}
+    for name, make in candidates(source).items():
+        if name == "cpu":  # its models are all compared anyway
+            continue
+        try:
+            found[name] = make()
+        except DmdLiveError as error:
+            print(f"export.parity: {name} is left out: {error}", file=sys.stderr)
+    return found
+
+
+def certify(rows: Sequence[Row], hashes: Mapping[str, str], budget: float) -> dict[str, Any]:
+    """What certificate.json holds: the rows, for each model its hash and whether it passed, for
+    each engine on this machine's GPU whether it did."""
     by_model: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for row in rows:
         by_model[row.model][row.subset] = row.metrics
     verdicts = {}
-    for precision, model in models.items():
-        reference = "torch" if precision == "fp32" or "fp32" not in models else "fp32"
-        change, metric, where = worst_change(by_model[precision], by_model[reference])
-        verdicts[precision] = {
-            "sha256": hashlib.sha256(model).hexdigest(),
+    for name in by_model.keys() - {"torch"}:
+        reference = "torch" if name == "fp32" or "fp32" not in by_model else "fp32"
+        change, metric, where = worst_change(by_model[name], by_model[reference])
+        verdicts[name] = {
             "passed": change <= budget,
             "against": reference,
             "largest_change_points": change,
@@ -143,17 +165,21 @@ def _certify(rows: Sequence[Row], models: Mapping[str, bytes], budget: float) ->
         "format": 1,
         "budget_points": budget,
         "commit": commit(),
-        "models": verdicts,
+        "models": {p: {"sha256": sha256, **verdicts.pop(p)} for p, sha256 in hashes.items()},
+        "engines": verdicts,
         "rows": [asdict(row) for row in rows],
     }
 
 
 def worst_change(found: Metrics, reference: Metrics) -> tuple[float, str, str]:
     """Largest absolute change of a metric, in points (hundredths of its unit), the metric and the
-    subset. Two NaN are no change, one is an infinite change."""
+    subset; the calibration error that counts is `ks`. Two NaN are no change, one is an infinite
+    change."""
     changes = []
     for subset, metrics in found.items():
         for name, value in metrics.items():
+            if name == _BINNED:
+                continue
             other = reference[subset][name]
             gap = 100.0 * abs(value - other)
             both = np.isnan(value) and np.isnan(other)
@@ -162,10 +188,14 @@ def worst_change(found: Metrics, reference: Metrics) -> tuple[float, str, str]:
     return max(changes)
 
 
-def _verdict(precision: str, verdict: Mapping[str, Any], budget: float) -> str:
+def _verdicts(certificate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [*certificate["models"].items(), *sorted(certificate["engines"].items())]
+
+
+def _verdict(name: str, verdict: Mapping[str, Any], budget: float) -> str:
     passed = "passed" if verdict["passed"] else "FAILED"
     return (
-        f"{precision} {passed}: {verdict['largest_change_points']:.2f} of {budget} points at most"
+        f"{name} {passed}: {verdict['largest_change_points']:.2f} of {budget} points at most"
         f" against {verdict['against']} ({verdict['metric']} of {verdict['subset']})"
     )
 
@@ -177,13 +207,11 @@ def _write(
     lines = [
         f"# Certificate: {certificate['split']} split, {certificate['n_utterances']} utterances",
         "",
-        *(
-            f"* {_verdict(p, v, certificate['budget_points'])}"
-            for p, v in certificate["models"].items()
-        ),
+        *(f"* {_verdict(n, v, certificate['budget_points'])}" for n, v in _verdicts(certificate)),
         "",
         "Composed utterances have no Acc-2, its F1 and Acc-7: their weak sentiment labels are"
-        " nearly 0 for neutral and surprise; these would count the signs and roundings of noise.",
+        " nearly 0 for neutral and surprise; these would count the signs and roundings of noise."
+        " ece is over ten bins and not judged; ks is the calibration error without bins.",
         "",
         "| Modalities | Model | " + " | ".join(_SHOWN) + " | Largest difference | Same emotion |",
         "| --- | --- |" + " --- |" * (len(_SHOWN) + 2),
@@ -204,7 +232,7 @@ def _write(
 
 def compare(
     source: checkpoint.Checkpoint,
-    engines: dict[str, OrtEngine],
+    engines: Mapping[str, Engine],
     utterances: Sequence[Utterance],
     subset: tuple[str, ...],
     *,
@@ -252,14 +280,14 @@ def metrics(found: Predictions, emotion: NDArray[Any], sentiment: NDArray[Any]) 
 def print_table(rows: Sequence[Row]) -> None:
     """The table for people; changes in points (hundredths), MAE in its own unit."""
     head = "".join(f"{name:>18}" for name in _SHOWN)
-    print(f"{'modalities':<20}{'model':<7}{head}{'largest diff':>14}{'same class':>12}")
+    print(f"{'modalities':<20}{'model':<15}{head}{'largest diff':>14}{'same class':>12}")
     for row in rows:
         cells = "".join(
             f"{row.metrics[m]:9.4f} ({row.change[m]:+.4f})" if m in row.metrics else " " * 18
             for m in _SHOWN
         )
         print(
-            f"{row.subset:<20}{row.model:<7}{cells}{row.max_difference:14.1e}"
+            f"{row.subset:<20}{row.model:<15}{cells}{row.max_difference:14.1e}"
             f"{row.same_emotion:12.1%}"
         )
 
@@ -269,7 +297,7 @@ def onnx_inputs(batch: Batch) -> dict[str, NDArray[Any]]:
     return {name: batch[name].numpy() for name in INPUTS}
 
 
-def infer_onnx(engine: OrtEngine, batches: Iterable[Batch]) -> Predictions:
+def infer_onnx(engine: Engine, batches: Iterable[Batch]) -> Predictions:
     """As `train.loop.predict`: outputs of the contract and labels, each with first axis n."""
     out: dict[str, list[NDArray[Any]]] = defaultdict(list)
     for batch in batches:

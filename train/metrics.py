@@ -14,6 +14,7 @@ __all__ = [
     "emotion_metrics",
     "expected_calibration_error",
     "fit_temperature",
+    "ks_calibration_error",
     "reliability",
     "risk_threshold",
     "sentiment_metrics",
@@ -25,7 +26,7 @@ Array = NDArray[Any]
 def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
     """`probabilities` (n, k) rows summing to 1, `labels` (n,) class indices. All values in [0, 1].
 
-    `uar`: unweighted average recall over the classes that occur; `ece`: see below.
+    `uar`: unweighted average recall over the classes that occur; `ece`, `ks`: see below.
     """
     predicted = probabilities.argmax(axis=1)
     return {
@@ -34,6 +35,7 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
         "macro_f1": float(sk.f1_score(labels, predicted, average="macro", zero_division=0.0)),
         "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
         "ece": expected_calibration_error(probabilities, labels),
+        "ks": ks_calibration_error(probabilities, labels),
     }
 
 
@@ -66,11 +68,19 @@ def expected_calibration_error(probabilities: Array, labels: Array, n_bins: int 
     return float(np.sum(np.abs(confidence - accuracy) * share))
 
 
+def ks_calibration_error(probabilities: Array, labels: Array) -> float:
+    """Largest gap between confidence and accuracy, both summed up to any confidence and divided by
+    n (Gupta et al., ICLR 2021). It has no bins: a small change of the probabilities changes it
+    little, while the ECE of a few hundred samples moves by a point when some cross an edge."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    gaps = (correct - confidence)[np.argsort(confidence, kind="stable")]
+    return float(np.abs(np.cumsum(gaps)).max() / len(labels))
+
+
 def reliability(probabilities: Array, labels: Array, n_bins: int = 10) -> Array:
     """Mean confidence, accuracy and share of samples of each bin: (bins, 3).
 
-    Bins hold equally many samples (Nguyen and O'Connor 2015). With bins of equal width, a few
-    samples near an edge, moved by a rounding error, would change the calibration error by points.
+    Bins hold equally many samples (Nguyen and O'Connor 2015), so that none is of a few.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.array_split(np.argsort(confidence, kind="stable"), min(n_bins, len(labels)))

@@ -23,7 +23,7 @@ from .ort import PROVIDERS, OrtEngine
 from .stored import BACKENDS, built
 from .trt import TrtEngine
 
-__all__ = ["ENGINES", "fastest", "open_engine"]
+__all__ = ["ENGINES", "candidates", "fastest", "open_engine"]
 
 ENGINES = ("auto", *PROVIDERS, *BACKENDS)
 _N_WARM, _N_TIMED = 5, 30
@@ -43,7 +43,7 @@ def open_engine(bundle: Bundle, wanted: str = "auto") -> Engine:
     if wanted not in ENGINES:
         raise UsageError(f"no engine {wanted!r}; there are: {', '.join(ENGINES)}")
     if wanted == "auto":
-        makers = _candidates(bundle)
+        makers = candidates(bundle)
         if len(makers) > 1:
             key = f"{bundle.info['bundle_sha256'][:16]} {gpu.driver_version()} {', '.join(makers)}"
             return fastest(makers, key, cache_folder())
@@ -108,8 +108,9 @@ def _read(path: Path) -> dict[str, str]:
     return {key: name for key, name in pairs if isinstance(name, str)}
 
 
-def _candidates(bundle: Bundle) -> dict[str, Callable[[], Engine]]:
-    """What is worth a try, the CPU first; nothing but it without a GPU."""
+def candidates(bundle: Bundle) -> dict[str, Callable[[], Engine]]:
+    """What is worth a try here, by name, the CPU first; nothing but it without a GPU. Each raises
+    DmdLiveError when it cannot be opened or computes wrong."""
     makers: dict[str, Callable[[], Engine]] = {"cpu": partial(_open, bundle, "cpu")}
     try:
         gpu.capability()

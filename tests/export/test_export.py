@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export import bundle as writer
-from export import graph, quantize
+from export import graph, parity, quantize
 from runtime.bundle import Bundle
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
@@ -202,6 +202,23 @@ def test_a_model_without_certificate_is_published_only_as_such(
     writer.publish(exported, "int8", None, out, unsigned=True)
     assert Bundle.load(out).info["unsigned"] is True
     assert f"{out}: this bundle has no certificate" in caplog.text
+
+
+def test_engines_of_a_gpu_are_certified_beside_the_models() -> None:
+    def row(model: str, accuracy: float) -> parity.Row:
+        found = {"accuracy": accuracy}
+        return parity.Row(
+            subset="text", model=model, metrics=found, change={}, max_difference=0.0,
+            mean_difference=0.0, same_emotion=1.0,
+        )  # fmt: skip
+
+    rows = [row("torch", 0.8), row("fp32", 0.8), row("rtx fp16", 0.802), row("tensorrt int8", 0.7)]
+    made = parity.certify(rows, {"fp32": "abc"}, budget=0.5)
+    assert made["models"] == {"fp32": {"sha256": "abc", "passed": True, "against": "torch",
+                                       "largest_change_points": 0.0, "metric": "accuracy",
+                                       "subset": "text"}}  # fmt: skip
+    verdicts = {name: (v["passed"], v["against"]) for name, v in made["engines"].items()}
+    assert verdicts == {"rtx fp16": (True, "fp32"), "tensorrt int8": (False, "fp32")}
 
 
 def test_publishing_over_something_else_is_refused(exported: Path, tmp_path: Path) -> None:

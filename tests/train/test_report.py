@@ -16,7 +16,12 @@ from PIL import Image
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from tests.train import tiny
 from train import analysis, report
-from train.metrics import expected_calibration_error, reliability, risk_threshold
+from train.metrics import (
+    expected_calibration_error,
+    ks_calibration_error,
+    reliability,
+    risk_threshold,
+)
 from train.report import Options
 from train.sections import _axis
 
@@ -162,9 +167,17 @@ def test_a_rounding_error_does_not_change_the_calibration_error() -> None:
     rounded = clips * rng.uniform(0.995, 1.005, clips.shape)
     rounded /= rounded.sum(axis=1, keepdims=True)
     before, after = (
-        expected_calibration_error(np.repeat(p, 8, axis=0), labels) for p in (clips, rounded)
+        ks_calibration_error(np.repeat(p, 8, axis=0), labels) for p in (clips, rounded)
     )
-    assert 0.0 < abs(after - before) < 0.005
+    assert 0.0 < abs(after - before) < 0.003
+
+
+def test_calibration_error_without_bins_is_the_largest_gap() -> None:
+    p = np.array([[0.6, 0.4], [0.7, 0.3], [0.2, 0.8], [0.9, 0.1]])
+    # In order of confidence: right, wrong, right, wrong.
+    gaps = np.cumsum([1 - 0.6, 0 - 0.7, 1 - 0.8, 0 - 0.9]) / 4
+    found = ks_calibration_error(p, np.array([0, 1, 1, 1]))
+    assert found == pytest.approx(np.abs(gaps).max()) == pytest.approx(0.25)
 
 
 def test_predictions_above_the_threshold_are_right_as_often_as_asked() -> None:
