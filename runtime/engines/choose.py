@@ -150,7 +150,8 @@ def _keep_kernels(engine: TrtEngine) -> None:
     try:
         engine.keep_kernels()
     except OSError as error:
-        _logger.warning("%s: %s; kernels are compiled again next time", cache_folder(), error)
+        folder, reason = cache_folder(), error.strerror
+        _logger.warning("%s: %s; kernels are compiled again next time", folder, reason)
 
 
 def _float_precision(bundle: Bundle) -> str | None:

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -273,7 +274,7 @@ def test_wrong_inputs_never_reach_the_gpu(
 
 
 def test_compiled_kernels_are_kept_for_the_next_start(
-    made: Path, cuda: gpu_on_host.Cuda, cache: Path
+    made: Path, cuda: gpu_on_host.Cuda, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
         assert open_engine(Bundle.load(made), "rtx").name == "rtx"
@@ -282,6 +283,10 @@ def test_compiled_kernels_are_kept_for_the_next_start(
     kept.write_bytes(b"those of another driver")
     assert open_engine(Bundle.load(made), "rtx").name == "rtx"
     assert kept.read_bytes() == b"kernels of this GPU"
+    shutil.rmtree(cache)
+    cache.write_text("a file where the folder should be")
+    assert open_engine(Bundle.load(made), "rtx").name == "rtx"
+    assert caplog.text.count("kernels are compiled again next time") == len(caplog.records) == 1
 
 
 def test_an_engine_that_computes_wrong_gives_way(
@@ -457,6 +462,22 @@ def test_a_stream_falls_back_with_one_line(
     assert record.getMessage().endswith("; the CPU is used")
     assert "\n" not in record.getMessage()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(NO_GPU == "", reason="a GPU is here")
+def test_the_command_says_in_one_line_that_an_engine_does_not_run(
+    talk: dict[str, Any], root: Path
+) -> None:
+    command = [sys.executable, "-m", "runtime.cli", "--input", talk["input"], "--stt", "none"]
+    outs = [
+        subprocess.run([*command, *options], cwd=root, capture_output=True, text=True, check=True)
+        for options in ([], ["--engine", "tensorrt"])
+    ]
+    assert [out.stderr for out in outs] == [
+        "",
+        f"dmd-live: engine tensorrt: {NO_GPU}; the CPU is used\n",
+    ]
+    assert outs[0].stdout == outs[1].stdout != ""
 
 
 def test_a_recording_names_its_engine_and_is_judged_by_it(
