@@ -210,7 +210,7 @@ def measure(wanted: Sequence[Target], *, n_runs: int = 200) -> list[Measured]:
     from rich.console import Console
     from rich.progress import Progress
 
-    n_steps = [1 + len(target.cases) + len(target.batches) for target in wanted]
+    n_steps = [2 + len(target.cases) + len(target.batches) for target in wanted]
     most_s = min(_MOST_S, _TOTAL_S / max(1, sum(n_steps)))
     console = Console(stderr=True)
     out = []
@@ -246,8 +246,7 @@ def _steps(target: Target, found: Measured, n_runs: int, most_s: float) -> Itera
     engine = target.open()
     engine.infer(inputs[target.cases[0]])
     load_s = time.monotonic() - started
-    size_mb = target.size() / 1e6
-    found = replace(found, precision=engine.precision, load_s=load_s, size_mb=size_mb)
+    found = replace(found, precision=engine.precision, load_s=load_s)
     yield found
     for case in target.cases:
         times = _times(engine, inputs[case], n_runs, _FEWEST_RUNS, most_s)
@@ -257,6 +256,8 @@ def _steps(target: Target, found: Measured, n_runs: int, most_s: float) -> Itera
         if before_mb is not None:
             found = replace(found, memory_mb=(_memory_mb("VmHWM") or 0.0) - before_mb)
         yield found
+    found = replace(found, size_mb=target.size() / 1e6)  # after memory: it may read the bundle
+    yield found
     for size in target.batches:
         times = _times(engine, target.inputs(_BATCH_CASE, size), n_runs, 2, most_s)
         found = replace(found, per_s={**found.per_s, size: size / float(np.median(times))})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TOP = {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "train", "export", "runtime", "tests",
-       "configs", "examples", "check", ".ci", ".gitignore"}  # fmt: skip
+       "configs", "docs", "examples", "check", ".ci", ".gitignore"}  # fmt: skip
 # In every program that starts below: any name looked up or any connection opened ends it.
 NO_NETWORK = """
 import sys
@@ -86,7 +86,8 @@ def test_readme_example_runs(root: Path, demo: Path, tmp_path: Path) -> None:
 
 
 def test_readme_commands_have_the_options_that_it_shows(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
+    files = (root / "README.md", *(root / "docs").glob("*.md"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
              for line in block.splitlines()]  # fmt: skip
     shown: dict[str, set[str]] = {}
@@ -112,6 +113,19 @@ def test_a_run_opens_no_connection(root: Path) -> None:
     )
     assert out.returncode == 0, out.stderr
     assert len(out.stdout.splitlines()) == 2
+
+
+def test_the_doctor_opens_no_connection(root: Path) -> None:
+    code = NO_NETWORK + (
+        "from runtime.doctor import base, report\n"
+        "use = base.Use(camera='http://127.0.0.1:9/head.mjpg', microphone=None)\n"
+        "print(sum(len(list(check(use))) for check in report._CHECKS.values()))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert out.returncode == 0, out.stderr
+    assert int(out.stdout) >= 12
 
 
 def test_the_refusal_of_connections_works(root: Path) -> None:

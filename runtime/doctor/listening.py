@@ -14,6 +14,7 @@ from ..engines.choose import open_engine
 from ..engines.golden import GOLDEN
 from ..errors import BundleError, DmdLiveError
 from ..features.spec import SPEC
+from ..sources.devices import cameras
 from .base import FINE, MISSING, NOT_NEEDED, Check, Use
 
 __all__ = ["bundle", "camera", "face", "microphone", "voice", "words"]
@@ -38,8 +39,10 @@ def camera(use: Use) -> Iterator[Check]:
         with CameraSource(use.camera) as camera:
             picture: Any = next(camera.packets())
     except DmdLiveError as error:
-        remedy = "dmd-live --list-devices; may you read it? sudo usermod -aG video $USER"
-        yield Check(name="camera", state=MISSING, detail=str(error), remedy=remedy, blocks=True)
+        here = "; ".join(" ".join(line.split()) for line in cameras())
+        detail = f"{error} (V4L2 knows: {here or 'none'})"
+        remedy = "connect one, or name another; may you read it? sudo usermod -aG video $USER"
+        yield Check(name="camera", state=MISSING, detail=detail, remedy=remedy, blocks=True)
         return
     height, width, _ = picture.rgb.shape
     yield Check(name="camera", state=FINE, detail=f"{use.camera}: {width} x {height} pixels")

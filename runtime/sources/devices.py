@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["listing"]
+__all__ = ["cameras", "listing"]
 
 
 def listing() -> Iterator[str]:
     """Lines for people: how `--microphone` and `--camera` would name each device."""
     yield from _section("microphones (--microphone INDEX or part of the name)", _microphones())
-    yield from _section("cameras (--camera INDEX)", _cameras())
+    yield from _section("cameras (--camera INDEX)", cameras())
 
 
 def _section(title: str, lines: list[str]) -> Iterator[str]:
@@ -31,7 +31,7 @@ def _microphones() -> list[str]:
     ]
 
 
-def _cameras() -> list[str]:
+def cameras() -> list[str]:
     """Linux names its cameras; elsewhere one tries 0, 1 and so on."""
     folders = sorted(
         Path("/sys/class/video4linux").glob("video*"), key=lambda p: int(p.name[len("video") :])
