@@ -3,6 +3,8 @@
 Importing this package loads numpy and the standard library only.
 """
 
+import os
+
 from .errors import DmdLiveError
 from .live import EmotionStream
 from .schemas import EmotionEvent
@@ -19,3 +21,6 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# From 1.29 on, onnxruntime reports to its maker unless this is set before it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -65,9 +65,9 @@ class EmotionStream:
 
     Devices and models are opened by `with` (or `async with`); every error is a `DmdLiveError` whose
     message says what to do. A thread of its own does the work, whether or not anybody reads: every
-    loop over the stream gets all final events (of a live stream the last 1,000 at least) and skips
-    early estimates that newer ones have overtaken. A live device that fails is opened again; events
-    say what is missing meanwhile.
+    loop over the stream gets all events, of a live stream all final ones (the last 1,000 at least)
+    without early estimates that newer ones have overtaken. A live device that fails is opened
+    again; events say what is missing meanwhile.
     """
 
     def __init__(
@@ -321,6 +321,7 @@ class EmotionStream:
             no_text=no_text,
             no_vision=self._no_vision,
             down=getattr(source, "down", {}),
+            monotonic=getattr(source, "monotonic", False),
             keep=None if self._media is None else self._media.add,
             **self._settings,  # type: ignore[arg-type]
         )
@@ -424,7 +425,7 @@ class EmotionStream:
         with self._change:
             number = self._counts["provisional"] + self._counts["final"]
             self._counts[event.type] += 1
-            if self._log and self._log[-1][1].type == "provisional":
+            if self._live and self._log and self._log[-1][1].type == "provisional":
                 self._log.pop()  # overtaken
             self._log.append((number, event))
             self._change.notify_all()
@@ -451,7 +452,11 @@ class EmotionStream:
         """The oldest event that is newer than number `seen`."""
         if self._newest() <= seen:
             return None
-        return next(item for item in self._log if item[0] > seen)
+        # Numbers rise by one, or by more where an event was overtaken: look no further than this.
+        index = max(0, min(seen + 1 - self._log[0][0], len(self._log) - 1))
+        while index > 0 and self._log[index - 1][0] > seen:
+            index -= 1
+        return self._log[index]
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -27,6 +27,9 @@ class MergedSource:
     what a source raises is raised to the consumer, after what was buffered before it.
     """
 
+    monotonic = True
+    """The packets' clock is `time.monotonic()`."""
+
     def __init__(self, *sources: Source, reopen: bool = True) -> None:
         self._sources, self._reopen = sources, reopen
         self._threads: list[threading.Thread] = []

@@ -542,6 +542,10 @@ def test_slow_inference_costs_early_estimates_only(
             super().__init__([p for p in packets if isinstance(p, kind)], paced=True)
             self.modalities = frozenset({modality})
 
+        def packets(self) -> Iterator[Packet]:
+            begun = time.monotonic()  # devices are on this clock
+            return (later(packet, begun) for packet in super().packets())
+
     monkeypatch.setattr(choose, "OrtEngine", Slow)
     source = MergedSource(One("vision", VideoFrame), One("audio", AudioChunk))
     got: list[EmotionEvent] = []
