@@ -8,6 +8,7 @@ import os
 from .errors import DmdLiveError
 from .live import EmotionStream
 from .schemas import EmotionEvent
+from .sinks import Sink
 from .sources.base import AudioChunk, Source, VideoFrame
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "DmdLiveError",
     "EmotionEvent",
     "EmotionStream",
+    "Sink",
     "Source",
     "VideoFrame",
     "__version__",

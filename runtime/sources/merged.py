@@ -12,7 +12,7 @@ from .base import AudioChunk, Packet, Source, VideoFrame
 __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
-_JOIN_S = 0.3
+_JOIN_S = 0.2
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
