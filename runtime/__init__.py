@@ -3,9 +3,12 @@
 Importing this package loads numpy and the standard library only.
 """
 
+import os
+
 from .errors import DmdLiveError
 from .live import EmotionStream
 from .schemas import EmotionEvent
+from .sinks import Sink
 from .sources.base import AudioChunk, Source, VideoFrame
 
 __all__ = [
@@ -13,9 +16,13 @@ __all__ = [
     "DmdLiveError",
     "EmotionEvent",
     "EmotionStream",
+    "Sink",
     "Source",
     "VideoFrame",
     "__version__",
 ]
 
 __version__ = "0.1.0"
+
+# From 1.29 on, onnxruntime reports to its maker unless this is set before it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

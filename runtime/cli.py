@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__, models
+from . import __version__, models, threads
 from .config import option, parse
 from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
@@ -119,16 +120,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, argv, prog="dmd-live", epilog=_EPILOG)
     logging.basicConfig(format="dmd-live: %(message)s", level=logging.WARNING)
+    code = 0
     try:
-        return _run(options)
+        # What stops a service ends it as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        code = _run(options)
     except DmdLiveError as error:
         print(f"dmd-live: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # while devices and models are being opened
-        return 0
+        code = 2
+    except KeyboardInterrupt:  # while devices and models are being opened, or closed
+        pass
     except BrokenPipeError:  # `dmd-live ... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _drop_output()
+    if threads.left():  # a sound server or a driver hangs, and its library waits for it at exit
+        os._exit(code)
+    return code
+
+
+def _drop_output() -> None:
+    """Nobody can take what was not written yet: the end of the process shall not wait for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: Options) -> int:
@@ -235,8 +246,9 @@ def _listen(options: Options) -> None:
 
                 show(stream)  # the window wants this thread; lines come from the stream's
             else:
-                _show(stream, as_json=options.json, on_panel=on_panel)
+                _show(stream, options, on_panel=on_panel)
         except KeyboardInterrupt:
+            _drop_output()  # a reader that does not read would hold the end up
             print(file=sys.stderr)
         if live:
             _summary(stream.stats)
@@ -258,10 +270,23 @@ def _on_screen(options: Options) -> bool:
 
 def _line(options: Options, event: EmotionEvent) -> None:
     if options.json or options.provisional or event.type == "final":
+        _print(options, event)
+
+
+def _print(options: Options, event: EmotionEvent) -> None:
+    """One line. A full disk ends the analysis of a file, and costs a live stream this line only."""
+    try:
         print(event.to_json() if options.json else readable(event), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if options.camera is None and options.microphone is None:
+            _drop_output()
+            raise UsageError(f"the output cannot be written ({error.strerror})") from error
+        logging.warning("an event cannot be written (%s); the stream goes on", error.strerror)
 
 
-def _show(stream: EmotionStream, *, as_json: bool, on_panel: bool) -> None:
+def _show(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
     """Every event: a line each, or one panel that changes when a person looks on."""
     if on_panel:
         from .terminal import View
@@ -271,7 +296,7 @@ def _show(stream: EmotionStream, *, as_json: bool, on_panel: bool) -> None:
                 view.show(event)
         return
     for event in stream:
-        print(event.to_json() if as_json else readable(event), flush=True)
+        _print(options, event)
 
 
 def _summary(stats: dict[str, Any]) -> None:

@@ -31,7 +31,8 @@ class Evidence:
 
     `audio`: (Ta, 43), `vision`: (Tv, 59) float32 rows, none where the modality is absent;
     `modalities`: "present" or the reason of absence; `arrived_s` and `known_s`: when the last
-    packet came and when the words were known, by `time.monotonic()`; `baseline_reset`: the
+    packet came, after waiting for `queued_s`, and when the words were known, by
+    `time.monotonic()`; `baseline_reset`: the
     speaker's baseline is forgotten before this one is judged. The rest is as in `EmotionEvent`.
     """
 
@@ -44,6 +45,7 @@ class Evidence:
     vision: Float
     modalities: dict[str, str]
     quality: tuple[str, ...]
+    queued_s: float = 0.0
     arrived_s: float = 0.0
     known_s: float = 0.0
     baseline_reset: bool = False
@@ -111,9 +113,10 @@ class Judge:
             event = self._steady(event, probabilities)
         ended = time.monotonic()
         latency_ms = {
+            "queue": evidence.queued_s * 1e3,
             "words": (evidence.known_s - evidence.arrived_s) * 1e3,
             "inference": (ended - evidence.known_s) * 1e3,
-            "total": (ended - evidence.arrived_s) * 1e3,
+            "total": (ended - evidence.arrived_s + evidence.queued_s) * 1e3,
         }
         return replace(event, latency_ms=latency_ms)
 

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from .media import SoundFolder
 from .recognizer import Recognizer
 from .recording import Recorder, Recording
 from .schemas import EmotionEvent
+from .sinks import Sink
 from .sources.base import Source
 from .speech import open_recogniser
 from .speech.background import Background, Inline, Transcriber
@@ -33,7 +35,7 @@ from .speech.background import Background, Inline, Transcriber
 __all__ = ["EmotionStream"]
 
 _logger = logging.getLogger("dmd_live")
-_JOIN_S = 1.0
+_JOIN_S = 0.8  # twice, and what devices take: less than 2 s
 _SLOW_S = 0.1  # an early estimate that takes longer than this costs the next ones their turn
 _MUTED_S = 5.0
 
@@ -61,13 +63,13 @@ class EmotionStream:
     with the same bundle, it gives the same events with the latencies of the recording. `baseline`:
     learn how the speaker usually reads and correct for it (see `Baseline`); a path keeps what was
     learned in that file; a replay has the recording's baseline. `save_media` names a new or empty
-    folder for the sound of every utterance, which nothing else stores.
+    folder for the sound of every utterance, which nothing else stores. `sinks` take every event.
 
     Devices and models are opened by `with` (or `async with`); every error is a `DmdLiveError` whose
     message says what to do. A thread of its own does the work, whether or not anybody reads: every
-    loop over the stream gets all final events (of a live stream the last 1,000 at least) and skips
-    early estimates that newer ones have overtaken. A live device that fails is opened again; events
-    say what is missing meanwhile.
+    loop over the stream gets all events, of a live stream all final ones (the last 1,000 at least)
+    without early estimates that newer ones have overtaken. A live device that fails is opened
+    again; events say what is missing meanwhile.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class EmotionStream:
         baseline: bool | str | Path = False,
         record: str | Path | None = None,
         save_media: str | Path | None = None,
+        sinks: Sequence[Sink] = (),
     ) -> None:
         if engine not in ENGINES:
             raise UsageError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
@@ -146,6 +149,8 @@ class EmotionStream:
         self._log: deque[tuple[int, EmotionEvent]] = deque(maxlen=1_000 if self._live else None)
         self._counts = {"provisional": 0, "final": 0, "callback_errors": 0}
         self._callbacks: list[Callable[[EmotionEvent], object]] = []
+        self._sinks = ExitStack()  # the open ones
+        self._wanted_sinks = tuple(sinks)
         self._wakers: list[Callable[[], object]] = []
         self._error: BaseException | None = None
         self._ended = self._closing = False
@@ -292,6 +297,8 @@ class EmotionStream:
             self._compare(self._source, _identity(bundle, self._engine))
         else:
             self._recognizer = self._open_recognizer(self._source, text)
+        for sink in self._wanted_sinks:
+            self._callbacks.append(self._sinks.enter_context(sink).emit)
         if self._media is not None:
             self._media.open()
         if self._record_to is not None:
@@ -321,6 +328,7 @@ class EmotionStream:
             no_text=no_text,
             no_vision=self._no_vision,
             down=getattr(source, "down", {}),
+            monotonic=getattr(source, "monotonic", False),
             keep=None if self._media is None else self._media.add,
             **self._settings,  # type: ignore[arg-type]
         )
@@ -424,7 +432,7 @@ class EmotionStream:
         with self._change:
             number = self._counts["provisional"] + self._counts["final"]
             self._counts[event.type] += 1
-            if self._log and self._log[-1][1].type == "provisional":
+            if self._live and self._log and self._log[-1][1].type == "provisional":
                 self._log.pop()  # overtaken
             self._log.append((number, event))
             self._change.notify_all()
@@ -451,7 +459,11 @@ class EmotionStream:
         """The oldest event that is newer than number `seen`."""
         if self._newest() <= seen:
             return None
-        return next(item for item in self._log if item[0] > seen)
+        # Numbers rise by one, or by more where an event was overtaken: look no further than this.
+        index = max(0, min(seen + 1 - self._log[0][0], len(self._log) - 1))
+        while index > 0 and self._log[index - 1][0] > seen:
+            index -= 1
+        return self._log[index]
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -466,6 +478,10 @@ class EmotionStream:
         transcriber, self._transcriber = self._transcriber, None
         if transcriber is not None:
             transcriber.close()
+        try:
+            self._sinks.close()
+        except Exception:
+            _logger.exception("a sink failed to close")
         if self._recorder is not None:
             self._recorder.close()
         path, self._baseline_file = self._baseline_file, None

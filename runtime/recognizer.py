@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,18 @@ _GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was re
 
 @dataclass(frozen=True)
 class _Closed:
-    """An utterance that has ended and waits for its words. Times of `time.monotonic()`."""
+    """An utterance that has ended and waits for its words."""
 
     number: int
     segment: Segment
-    arrived: float
+    moment: "_Moment"
+
+
+class _Moment(NamedTuple):
+    """When, by `time.monotonic()`, a packet was taken up, and how long it had waited for that."""
+
+    arrived_s: float
+    queued_s: float
 
 
 @dataclass
@@ -54,6 +62,7 @@ class Recognizer:
     whose device fails at the moment, with the reason, and may change at any time. `hop_s`: seconds
     between provisional events, None for none. `stt_wait_s`: how long a final event waits for words
     that a `Background` transcriber still owes. `av_offset_s` is added to the time of pictures.
+    `monotonic`: the packets' clock is `time.monotonic()`, which tells how long they had to wait.
     `keep` is given number, interval and (n,) samples of every utterance that is judged.
     """
 
@@ -69,10 +78,12 @@ class Recognizer:
         hop_s: float | None = None,
         stt_wait_s: float = 1.5,
         av_offset_s: float = 0.0,
+        monotonic: bool = False,
         keep: Callable[[int, Segment, NDArray[np.float32]], None] | None = None,
     ) -> None:
         self._text = text
         self._vision = None if vision is None else FaceTracker(vision)
+        self._monotonic = monotonic
         self._keep = keep
         self.seen: Seen | None = None
         """The newest picture and the face that is followed in it."""
@@ -94,10 +105,9 @@ class Recognizer:
 
     def push(self, packet: Packet) -> list[Evidence]:
         """Take one packet; returns what it, or the words known by now, allow to judge."""
-        arrived = time.monotonic()
         found: list[Evidence] = []
         if isinstance(packet, AudioChunk):
-            found += self._hear(packet, arrived)
+            found += self._hear(packet)
         elif self._vision is not None:
             at_s = packet.time_s + self._av_offset_s
             self.seen = self._vision.look(packet.rgb, at_s)
@@ -112,19 +122,21 @@ class Recognizer:
     def flush(self) -> list[Evidence]:
         """The stream ended: judge the utterance that is still open, and those that wait."""
         if self._segmenter is not None and (segment := self._segmenter.flush()) is not None:
-            self._close(segment, time.monotonic())
+            self._close(segment, _Moment(time.monotonic(), 0.0))
         found = list(self._finals())
         while self._closed:
             time.sleep(0.01)
             found += self._finals()
         return found
 
-    def _hear(self, chunk: AudioChunk, arrived: float) -> Iterator[Evidence]:
+    def _hear(self, chunk: AudioChunk) -> Iterator[Evidence]:
+        now_s, length_s = time.monotonic(), len(chunk.samples) / SPEC.sample_rate_hz
+        queued_s = now_s - chunk.start_s - length_s if self._monotonic else 0.0
+        moment = _Moment(now_s, max(0.0, queued_s))
         if self._segmenter is None or abs(chunk.start_s - self._expected_s) > _GAP_S:
-            self._restart(chunk.start_s, arrived)
+            self._restart(chunk.start_s, moment)
             self._expected_s = chunk.start_s
         assert self._segmenter is not None
-        length_s = len(chunk.samples) / SPEC.sample_rate_hz
         # Counted on, so that many small gaps are noticed as well.
         self._expected_s += length_s
         self._timeline.add_audio(chunk.start_s, chunk.samples)
@@ -135,20 +147,20 @@ class Recognizer:
         for piece in samples[:n].reshape(-1, VoiceActivity.CHUNK):
             segment = self._segmenter.push(self._voice.probability(piece))
             if segment is not None:
-                self._close(segment, arrived)
-            yield from self._early(self._segmenter, arrived)
+                self._close(segment, moment)
+            yield from self._early(self._segmenter, moment)
 
-    def _restart(self, start_s: float, arrived: float) -> None:
+    def _restart(self, start_s: float, moment: _Moment) -> None:
         """Sound begins, or begins again after a gap or a jump of its clock."""
         if self._segmenter is not None:
             if (segment := self._segmenter.flush()) is not None:
-                self._close(segment, arrived)
+                self._close(segment, moment)
             self._timeline.restart_audio()
             self._voice.reset()
             self._unheard = self._unheard[:0]
         self._segmenter = Segmenter(VoiceActivity.CHUNK / SPEC.sample_rate_hz, start_s)
 
-    def _early(self, segmenter: Segmenter, arrived: float) -> Iterator[Evidence]:
+    def _early(self, segmenter: Segmenter, moment: _Moment) -> Iterator[Evidence]:
         """What can be said or prepared while somebody speaks."""
         speech = segmenter.speech
         if speech is None:
@@ -166,21 +178,21 @@ class Recognizer:
         if self._hop_s is not None and length_s >= self._speaking.next_s:
             n_hops = 1 + (length_s - self._speaking.next_s) // self._hop_s
             self._speaking.next_s += n_hops * self._hop_s
-            yield self._provisional(self._speaking.number, speech, arrived)
+            yield self._provisional(self._speaking.number, speech, moment)
         streams = self._transcriber is not None and self._transcriber.streams
         if streams and length_s >= self._speaking.fed_s + _FEED_S:
             self._speaking.fed_s = length_s
             self._ask(speech, "early")
 
-    def _provisional(self, number: int, speech: Segment, arrived: float) -> Evidence:
+    def _provisional(self, number: int, speech: Segment, moment: _Moment) -> Evidence:
         """What there is of the utterance so far, with the words that are known by now."""
         words: tuple[Word, ...] = ()
         if self._transcriber is not None:
             self._ask(speech, "early")
             words = newest_that_fit(self._text, self._transcriber.early(speech.start_s))
-        return self._evidence("provisional", number, speech, Answer(words), arrived)
+        return self._evidence("provisional", number, speech, Answer(words), moment)
 
-    def _close(self, segment: Segment, arrived: float) -> None:
+    def _close(self, segment: Segment, moment: _Moment) -> None:
         """An utterance has ended: want its words."""
         if self._speaking is None:  # the rest of one that was too long
             self._n_utterances += 1
@@ -188,7 +200,7 @@ class Recognizer:
         else:
             number = self._speaking.number
         self._speaking = None
-        self._closed.append(_Closed(number, segment, arrived))
+        self._closed.append(_Closed(number, segment, moment))
         if self._transcriber is not None:
             self._ask(segment, "final")
 
@@ -204,7 +216,8 @@ class Recognizer:
             answer: Answer | None = Answer(())
             if self._transcriber is not None:
                 answer = self._transcriber.answer(closed.segment)
-                if answer is None and time.monotonic() - closed.arrived >= self._stt_wait_s:
+                waited_s = time.monotonic() - closed.moment.arrived_s
+                if answer is None and waited_s >= self._stt_wait_s:
                     answer = Answer((), "words came too late")
             if answer is None:
                 return
@@ -214,7 +227,7 @@ class Recognizer:
                     samples = self._timeline.samples(part.start_s, part.end_s)
                     self._keep(closed.number, part, samples)
                 yield self._evidence(
-                    "final", closed.number, part, Answer(said, answer.error), closed.arrived
+                    "final", closed.number, part, Answer(said, answer.error), closed.moment
                 )
 
     def _fit(
@@ -227,7 +240,7 @@ class Recognizer:
         return self._fit(first, words[:cut]) + self._fit(second, words[cut:])
 
     def _evidence(
-        self, kind: str, number: int, segment: Segment, answer: Answer, arrived: float
+        self, kind: str, number: int, segment: Segment, answer: Answer, moment: _Moment
     ) -> Evidence:
         known = time.monotonic()
         start_s, end_s = segment.start_s, segment.end_s
@@ -254,7 +267,8 @@ class Recognizer:
                 *word_notes(answer.words),
                 *pictures,
             ),
-            arrived_s=arrived,
+            queued_s=moment.queued_s,
+            arrived_s=moment.arrived_s,
             known_s=known,
         )
 

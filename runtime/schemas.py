@@ -29,9 +29,9 @@ class EmotionEvent:
     `modalities` maps text, audio and vision to "present" or to the reason of absence;
     `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
     share in the fusion, which sum to 1. `quality` notes what was wrong with sound,
-    words and pictures.
-    `latency_ms`, from the last packet of the utterance: `words` until they were known,
-    `inference`, and `total` until the event; a replayed event has those of the recording.
+    words and pictures. `latency_ms`, from when the last sound of the utterance was captured:
+    `queue` until it was taken up (0 where the source has its own clock), `words` until they were
+    known, `inference`, and `total` until the event; a replayed event has those of the recording.
     """
 
     type: str

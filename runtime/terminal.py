@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .features.spec import MODALITIES
+from .judge import PRESENT
 from .schemas import EmotionEvent
 
 __all__ = ["View"]
@@ -14,7 +15,8 @@ _WIDTH = 40
 class View:
     """Shows the newest event; the lines of finished utterances scroll away above it.
 
-    `line` makes a finished utterance's line, `stats` is asked for what was dropped.
+    `line` makes a finished utterance's line. `stats` is asked, whether or not there are events, for
+    what was dropped and which device is down.
     """
 
     def __init__(
@@ -24,8 +26,13 @@ class View:
         from rich.live import Live
 
         self._line, self._stats = line, stats
+        self._event: EmotionEvent | None = None
         self._console = Console()
-        self._live = Live("listening ...", console=self._console, refresh_per_second=8)
+        self._live = Live(
+            get_renderable=lambda: self.panel(self._event),
+            console=self._console,
+            refresh_per_second=4,
+        )
 
     def __enter__(self) -> "View":
         self._live.__enter__()
@@ -36,37 +43,56 @@ class View:
 
     def show(self, event: EmotionEvent) -> None:
         """Take a new event."""
+        self._event = event
         if event.type == "final":
             self._console.print(self._line(event), markup=False, highlight=False)
-        self._live.update(self.panel(event))
 
-    def panel(self, event: EmotionEvent) -> Any:
-        """What rich draws of an event."""
-        from rich.bar import Bar
+    def panel(self, event: EmotionEvent | None) -> Any:
+        """What rich draws of an event, or before the first one."""
         from rich.console import Group
         from rich.panel import Panel
-        from rich.table import Table
         from rich.text import Text
 
-        bars = Table.grid(padding=(0, 1))
-        for name, p in event.probabilities.items():
-            chosen = name == event.emotion and not event.uncertain
-            style = "bold green" if chosen else "dim"
-            bars.add_row(Text(name, style=style), Bar(1.0, 0.0, p, width=_WIDTH), f"{p:4.0%}")
-        lights = Text("  ").join(
-            Text(f"● {m}", style="green" if event.modalities[m] == "present" else "red")
-            for m in MODALITIES
-        )
-        absent = [
-            f"{m}: {why}" for m, why in event.modalities.items() if why not in ("present", "")
-        ]
         stats = self._stats()
+        # A device that fails is told at once; an event says what was missing when it was made.
+        states = {} if event is None else dict(event.modalities)
+        states.update(stats["down"])
+        notes = [f"{m}: {why}" for m, why in states.items() if why != PRESENT]
         dropped = ", ".join(f"{n} {name}" for name, n in stats["dropped"].items()) or "0"
-        state = (
-            f"sentiment {event.sentiment:+.1f}   latency {event.latency_ms['total']:.0f} ms   "
-            f"dropped: {dropped}"
-        )
-        notes = Text("; ".join((*absent, *event.quality)), style="yellow")
-        title = "..." if event.type == "provisional" else "last utterance"
+        foot = f"dropped: {dropped}   overruns: {stats['overruns']}"
+        lights = Text("  ").join(Text(f"● {m}", style=_light(states.get(m))) for m in MODALITIES)
+        if event is None:
+            return Panel(Group(lights, _yellow(notes), Text(foot, style="dim")), title="listening")
         said = Text(event.text or "(no words)", style="italic")
-        return Panel(Group(said, bars, lights, Text(state, style="dim"), notes), title=title)
+        took_ms = event.latency_ms["total"]
+        foot = f"sentiment {event.sentiment:+.1f}   latency {took_ms:.0f} ms   {foot}"
+        notes += event.quality
+        return Panel(
+            Group(said, _bars(event), lights, _yellow(notes), Text(foot, style="dim")),
+            title="..." if event.type == "provisional" else "last utterance",
+        )
+
+
+def _bars(event: EmotionEvent) -> Any:
+    from rich.bar import Bar
+    from rich.table import Table
+    from rich.text import Text
+
+    bars = Table.grid(padding=(0, 1))
+    for name, p in event.probabilities.items():
+        chosen = name == event.emotion and not event.uncertain
+        style = "bold green" if chosen else "dim"
+        bars.add_row(Text(name, style=style), Bar(1.0, 0.0, p, width=_WIDTH), f"{p:4.0%}")
+    return bars
+
+
+def _light(state: str | None) -> str:
+    if state is None:
+        return "dim"
+    return "green" if state == PRESENT else "red"
+
+
+def _yellow(notes: list[str]) -> Any:
+    from rich.text import Text
+
+    return Text("; ".join(notes), style="yellow")

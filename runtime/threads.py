@@ -5,9 +5,14 @@ import threading
 import time
 from collections.abc import Iterable
 
-__all__ = ["join"]
+__all__ = ["join", "left"]
 
 _AT_EXIT_S = 6.0  # longer than a network camera's time-out
+
+
+def left() -> bool:
+    """Whether a thread of ours hangs, which the end of the process would wait for."""
+    return any(thread.name.startswith("dmd-live") for thread in threading.enumerate())
 
 
 def join(threads: Iterable[threading.Thread], timeout_s: float) -> None:

@@ -15,7 +15,7 @@ from .base import FrameSampler, Packet, VideoFrame
 __all__ = ["CameraSource"]
 
 _TIMEOUT_MS = 5_000
-_CLOSE_S = 0.4
+_CLOSE_S = 0.3
 
 
 class CameraSource:

@@ -12,7 +12,7 @@ from .base import AudioChunk, Packet, Source, VideoFrame
 __all__ = ["MergedSource"]
 
 _AUDIO_S = 30.0
-_JOIN_S = 0.3
+_JOIN_S = 0.2
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 
@@ -26,6 +26,9 @@ class MergedSource:
     10 s; meanwhile `down` has the reason, by modality, and `n_restarts` counts. Without `reopen`,
     what a source raises is raised to the consumer, after what was buffered before it.
     """
+
+    monotonic = True
+    """The packets' clock is `time.monotonic()`."""
 
     def __init__(self, *sources: Source, reopen: bool = True) -> None:
         self._sources, self._reopen = sources, reopen

@@ -1,6 +1,7 @@
 """Microphones by PortAudio (sounddevice)."""
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..features.spec import SPEC
+from ..threads import join
 from .base import AudioChunk, Packet
 
 __all__ = ["MicrophoneSource"]
@@ -19,6 +21,7 @@ __all__ = ["MicrophoneSource"]
 _BUFFER_S = 30.0
 _BLOCK_S = 0.05
 _SILENT_DEVICE_S = 3.0  # a running device delivers every 0.05 s
+_CLOSE_S = 0.3
 _MOST_DELAY_S = 1.0  # some drivers report none, or nonsense
 _DRIFT_S = 0.02  # less than a picture's time on screen, more than the jitter of time stamps
 _LOST_S = 0.25  # no crystal is that wrong: sound is missing
@@ -79,9 +82,12 @@ class MicrophoneSource:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            # A sound server that hangs would hang the caller.
+            closing = threading.Thread(target=stream.close, name="dmd-live-close", daemon=True)
+            closing.start()
+            join([closing], _CLOSE_S)
         try:
             self._blocks.put_nowait(None)
         except queue.Full:

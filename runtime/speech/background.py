@@ -25,7 +25,7 @@ _N_ANSWERS = 16
 _N_WAITING = 8  # finals; words of older ones would come too late for any use
 _STUCK_S = 10.0
 _N_ABANDONED = 3  # threads that hang, with their recognisers: no more of them
-_JOIN_S = 1.1
+_JOIN_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,16 @@
-"""A real microphone (PulseAudio plays speech into a null sink) and a real network camera (MJPEG on
-loopback), both of which can be made to fail."""
+"""Fixtures of devices that can be made to fail (see `devices.py`)."""
 
-import http.server
-import itertools
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import cv2
-import numpy as np
 import pytest
 
-_FRAME_S = 1 / 15
-
-
-class Microphone:
-    """A sound server of its own; its default source hears what is played."""
-
-    def __init__(self, folder: Path) -> None:
-        self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "PULSE_RUNTIME_PATH": str(folder),
-                    "PULSE_STATE_PATH": str(folder), "HOME": str(folder),
-                    "PULSE_SERVER": f"unix:{folder}/native"}  # fmt: skip
-        self._sink = ""
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def plug(self, name: str = "speech", rate_hz: int = 48_000) -> bool:
-        """Start the server; whether it runs."""
-        self._sink = name
-        load = (
-            "module-native-protocol-unix",
-            f"module-null-sink sink_name={name} rate={rate_hz}",
-        )
-        self._server = subprocess.Popen(
-            ["pulseaudio", "-n", "--exit-idle-time=-1", *(f"--load={x}" for x in load)],
-            env=self.env,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(50):
-            if self.control("set-default-source", f"{name}.monitor"):
-                return True
-            time.sleep(0.1)
-        return False
-
-    def unplug(self) -> None:
-        """End the server without a word to its clients."""
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait(5)
-
-    def freeze(self, frozen: bool) -> None:
-        """The server answers nobody, or goes on."""
-        assert self._server is not None
-        self._server.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
-
-    def control(self, *args: str) -> bool:
-        """Run pactl; whether it worked."""
-        done = subprocess.run(["pactl", *args], env=self.env, stderr=subprocess.DEVNULL, timeout=10)
-        return done.returncode == 0
-
-    def mute(self, muted: bool) -> None:
-        """As the switch on a headset does."""
-        assert self.control("set-source-mute", f"{self._sink}.monitor", str(int(muted)))
-
-    def hear(self, path: Path, percent: int = 100) -> None:
-        """Say it, from begin to end, that loud."""
-        volume = f"--volume={round(65_536 * percent / 100)}"
-        command = ["paplay", f"--device={self._sink}", volume, str(path)]
-        subprocess.run(command, env=self.env, check=True, timeout=60)
+from tests.runtime.devices import Camera, Microphone, wav
 
 
 @pytest.fixture
@@ -96,67 +33,6 @@ def microphone(tmp_path: Path) -> Iterator[Microphone]:
         found.unplug()
 
 
-class Camera:
-    """Shows `pictures` (JPEG), 15 a second, to everybody who asks."""
-
-    def __init__(self, pictures: list[bytes]) -> None:
-        self._pictures, self.fault = pictures, ""
-        self._server: http.server.ThreadingHTTPServer | None = None
-        self._port = 0
-        height, width = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR).shape[
-            :2
-        ]
-        self._black = cv2.imencode(".jpg", np.zeros((height, width, 3), np.uint8))[1].tobytes()
-        self.plug()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/camera.mjpg"
-
-    def plug(self) -> None:
-        camera = self
-        self.fault = ""
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                for jpeg in camera._shown():
-                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n"
-                    try:
-                        self.wfile.write(f"{head}\r\n".encode() + jpeg + b"\r\n")
-                    except OSError:
-                        return
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._server.daemon_threads = True
-        self._port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def unplug(self) -> None:
-        """Connections end, and new ones are refused."""
-        self.fault = "unplugged"
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _shown(self) -> Iterator[bytes]:
-        last = self._pictures[0]
-        for picture in itertools.cycle(self._pictures):
-            time.sleep(_FRAME_S)
-            if self.fault == "unplugged":
-                return
-            if self.fault == "silent":
-                continue
-            if self.fault != "frozen":
-                last = picture
-            yield self._black if self.fault == "black" else last
-
-
 @pytest.fixture
 def camera(demo: Path) -> Iterator[Camera]:
     """The demo clip's pictures, again and again."""
@@ -169,22 +45,6 @@ def camera(demo: Path) -> Iterator[Camera]:
     yield found
     if found.fault != "unplugged":
         found.unplug()
-
-
-def wav(source: Path, path: Path, start_s: float = 0.0, end_s: float = 1e9) -> Path:
-    """The sound of a clip, or a part of it, as PulseAudio plays it."""
-    with av.open(str(source)) as container:
-        resampler = av.AudioResampler("s16", "mono", 48_000)
-        frames = [piece for f in container.decode(audio=0) for piece in resampler.resample(f)]
-    sound = np.concatenate([frame.to_ndarray()[0] for frame in frames])
-    sound = sound[round(48_000 * start_s) : round(48_000 * min(end_s, len(sound) / 48_000))]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=48_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-        frame.sample_rate = 48_000
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            container.mux(packet)
-    return path
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """`dmd-live` as a user runs it: a process, its exit code, its lines."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import wave
 from pathlib import Path
 
@@ -161,6 +165,47 @@ def test_list_models_and_version(root: Path) -> None:
     for name in ("face-landmarker", "moonshine-tiny-en", "silero-vad", "vosk-small-en-us"):
         assert name in out.stdout
     assert dmd_live(root, "--version").stdout.startswith("dmd-live ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_clear_line(root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        out = subprocess.run(
+            [sys.executable, "-m", "runtime.cli", "--demo", "--json"],
+            cwd=root,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert out.returncode == 2
+    assert out.stderr.startswith("dmd-live: the output cannot be written (No space left")
+    assert out.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes are made small on Linux only")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_does_not_wait_for_a_reader_that_does_not_read(root: Path, number: int) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4_096)
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from runtime.cli import main\n"
+        "sys.exit(main(['--demo', '--json', '--provisional', '--hop-ms', '100']))\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=root, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        assert os.read(reading, 1) == b"{"
+        time.sleep(3.0)  # the pipe is full by now
+        assert process.poll() is None
+        process.send_signal(number)
+        begun = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 5.0
+    os.close(reading)
+    assert process.returncode == 0, errors
+    assert b"Traceback" not in errors
 
 
 def test_a_closed_pipe_is_no_traceback(root: Path) -> None:

@@ -1,8 +1,6 @@
-"""`dmd-live` on a real microphone (PulseAudio plays speech into a null sink) and a real network
-camera (MJPEG on loopback)."""
+"""`dmd-live` on a real microphone and a real network camera (see `devices.py`): what it says, how
+soon, at what cost, and what it does when they fail."""
 
-import http.server
-import itertools
 import json
 import os
 import shutil
@@ -13,101 +11,102 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
-import av
-import cv2
 import pytest
 
-PULSE = ("pulseaudio", "pactl", "paplay")
+from runtime.utterance import SegmenterConfig
+from tests.runtime.devices import Camera, Microphone, wav
+
+# Who starts a process in the background may have told it to ignore Ctrl-C.
+CTRL_C = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+DMD_LIVE = [sys.executable, "-c", CTRL_C + "from runtime.cli import main; sys.exit(main())"]
 
 
-@pytest.fixture
-def sound(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which the default microphone hears what is played into `speech`."""
-    if any(shutil.which(name) is None for name in PULSE):
-        pytest.skip("PulseAudio is not installed (apt install pulseaudio libasound2-plugins)")
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PULSE_RUNTIME_PATH": str(tmp_path),
-           "PULSE_STATE_PATH": str(tmp_path), "HOME": str(tmp_path),
-           "PULSE_SERVER": f"unix:{tmp_path}/native"}  # fmt: skip
-    load = ("module-native-protocol-unix", "module-null-sink sink_name=speech rate=48000")
-    server = subprocess.Popen(
-        ["pulseaudio", "-n", "--exit-idle-time=-1", *(f"--load={x}" for x in load)],
-        env=env,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        choose = ["pactl", "set-default-source", "speech.monitor"]
-        for _ in range(50):
-            if subprocess.run(choose, env=env, stderr=subprocess.DEVNULL).returncode == 0:
-                break
-            time.sleep(0.1)
-        else:
-            pytest.skip("PulseAudio does not start here")
-        listed = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sounddevice as s; print(s.query_devices(None, 'input'))",
-            ],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
-        if listed.returncode:
-            pytest.skip("PortAudio does not see PulseAudio here (apt install libasound2-plugins)")
-        yield env
-    finally:
-        server.terminate()
-        server.wait(5)
+class Listener:
+    """A running `dmd-live --json`, whose events are read as they come."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self.errors = ""
+        self.lines: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._events), threading.Thread(target=self._errors)
+        ]  # fmt: skip
+        for reader in self._readers:
+            reader.start()
+
+    def _events(self) -> None:
+        for line in self.process.stdout or ():
+            self.lines.append(line)
+            self.events.append({**json.loads(line), "read_s": time.monotonic()})
+
+    def _errors(self) -> None:
+        for line in self.process.stderr or ():
+            self.errors += line
+
+    @property
+    def finals(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == "final"]
+
+    def wait(self, wanted: Any, seconds: float) -> bool:
+        """Until `wanted()`, or for some seconds; whether it came."""
+        until = time.monotonic() + seconds
+        while not wanted() and time.monotonic() < until:
+            assert self.process.poll() is None, self.errors
+            time.sleep(0.02)
+        return bool(wanted())
+
+    def stop(self) -> float:
+        """Ctrl-C; returns how many seconds the end took."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(10)
+        took_s = time.monotonic() - begun
+        self.join()
+        return took_s
+
+    def join(self) -> None:
+        """Read on until the process has ended."""
+        for reader in self._readers:
+            reader.join()
 
 
-@pytest.fixture
-def camera(demo: Path) -> Iterator[str]:
-    """The address of a camera that shows the demo clip's pictures, 15 a second."""
-    with av.open(str(demo)) as container:
-        pictures = [
-            cv2.imencode(".jpg", frame.to_ndarray(format="bgr24"))[1].tobytes()
-            for frame in container.decode(video=0)
-        ]
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            for jpeg in itertools.cycle(pictures):
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                try:
-                    self.wfile.write(head.encode() + jpeg + b"\r\n")
-                except OSError:
-                    return
-                time.sleep(1 / 15)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/camera.mjpg"
-    server.shutdown()
-    server.server_close()
+def frank(env: dict[str, str]) -> dict[str, str]:
+    """Libraries that report to their makers keep still in a CI; here they shall not."""
+    telling = ("CI", "GITHUB_", "TF_BUILD", "JENKINS", "BUILD_", "ORT_")
+    return {name: value for name, value in env.items() if not name.startswith(telling)}
 
 
-@pytest.fixture
-def talk(demo: Path, tmp_path: Path) -> Path:
-    """The demo clip's sound, two sentences, as PulseAudio plays it."""
-    path = tmp_path / "talk.wav"
-    with av.open(str(demo)) as container, av.open(str(path), "w") as wav:
-        stream = wav.add_stream("pcm_s16le", rate=48_000, layout="mono")
-        resampler = av.AudioResampler("s16", "mono", 48_000)
-        for frame in container.decode(audio=0):
-            for piece in resampler.resample(frame):
-                wav.mux(stream.encode(piece))
-        wav.mux(stream.encode(None))
-    return path
+@contextmanager
+def listening(
+    root: Path,
+    microphone: Microphone,
+    *args: str,
+    within: tuple[str, ...] = (),
+    folder: Path | None = None,
+) -> Iterator[Listener]:
+    """A `dmd-live` that hears the microphone, from when it does."""
+    with subprocess.Popen(
+        [*within, *DMD_LIVE, "--microphone", "default", "--json", *args],
+        cwd=folder or root,
+        env={**frank(microphone.env), "PYTHONPATH": str(root), "TMPDIR": str(folder or root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        listener = Listener(process)
+        try:
+            assert listener.wait(lambda: microphone.is_heard, 60.0)
+            yield listener
+        finally:
+            process.kill()
+            listener.join()
 
 
 def test_doctor_hears_the_microphone(root: Path, sound: dict[str, str], tmp_path: Path) -> None:
@@ -122,36 +121,21 @@ def test_doctor_hears_the_microphone(root: Path, sound: dict[str, str], tmp_path
 
 
 def test_microphone_and_camera(
-    root: Path, talk: Path, sound: dict[str, str], camera: str, tmp_path: Path
+    root: Path, talk: Path, microphone: Microphone, camera: Camera, tmp_path: Path
 ) -> None:
-    out = tmp_path / "events.jsonl"
     recording = str(tmp_path / "talk.jsonl")
-    command = [sys.executable, "-m", "runtime.cli", "--camera", camera, "--json", "--provisional",
-               "--record", recording]  # fmt: skip
-    with out.open("w") as file:
-        process = subprocess.Popen(
-            command, cwd=root, env=sound, stdout=file, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            time.sleep(5.0)
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            play = ["paplay", "--device=speech", str(talk)]
-            subprocess.run(play, env=sound, check=True, timeout=60)
-            time.sleep(1.5)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
-        finally:
-            process.kill()
-    assert process.returncode == 0, errors
-    assert "2 utterances" in errors
-    assert "Traceback" not in errors
-    events = [json.loads(line) for line in out.read_text().splitlines()]
-    finals = [e for e in events if e["type"] == "final"]
-    assert len(finals) == 2
-    assert "amiable himself" in finals[1]["text"]
-    for final in finals:
+    options = ("--camera", camera.url, "--provisional", "--record", recording)
+    with listening(root, microphone, *options) as listener:
+        microphone.hear(talk)
+        assert listener.wait(lambda: len(listener.finals) == 2, 5.0)
+        listener.stop()
+    assert listener.process.returncode == 0, listener.errors
+    assert "2 utterances" in listener.errors
+    assert "Traceback" not in listener.errors
+    assert "amiable himself" in listener.finals[1]["text"]
+    for final in listener.finals:
         assert set(final["modalities"].values()) == {"present"}
-        early = [e for e in events if e["utterance"] == final["utterance"]][:-1]
+        early = [e for e in listener.events if e["utterance"] == final["utterance"]][:-1]
         assert early[0]["end_s"] - early[0]["start_s"] < 1.2
         starts = [word["start_s"] for word in final["words"]]
         assert starts == sorted(starts)
@@ -161,67 +145,154 @@ def test_microphone_and_camera(
     replay = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
     assert replay.returncode == 0, replay.stderr
     assert replay.stderr.endswith(" 0 differ from the recording\n")
-    assert set(out.read_text().splitlines()) <= set(replay.stdout.splitlines())
+    assert set(listener.lines) <= set(replay.stdout.splitlines(keepends=True))
+
+
+def test_devices_that_fail(
+    root: Path, demo: Path, microphone: Microphone, camera: Camera, tmp_path: Path
+) -> None:
+    """One fault after the other; a sentence is recognised during each and after each."""
+    sentence = wav(demo, tmp_path / "sentence.wav", 6.4, 8.7)
+    with listening(root, microphone, "--camera", camera.url) as listener:
+
+        def hear(percent: int = 100) -> dict[str, Any]:
+            n = len(listener.finals)
+            microphone.hear(sentence, percent)
+            assert listener.wait(lambda: len(listener.finals) > n, 6.0), listener.errors
+            final = listener.finals[-1]
+            assert final["modalities"]["text"] == final["modalities"]["audio"] == "present"
+            assert "might" in final["text"]
+            return final
+
+        def seen_again() -> None:
+            for _ in range(6):
+                if (last := hear())["modalities"]["vision"] == "present" and not last["quality"]:
+                    return
+            pytest.fail(f"the camera does not come back: {last}")
+
+        seen_again()
+        camera.fault = "black"
+        time.sleep(0.3)
+        assert "picture is dark" in (final := hear())["quality"]
+        assert final["modalities"]["vision"] == "no face in view"
+        camera.fault = "frozen"
+        time.sleep(0.3)
+        assert hear()["modalities"]["vision"] == "picture is frozen"
+        camera.fault = ""
+        seen_again()
+        camera.fault = "silent"
+        time.sleep(1.0)
+        assert hear()["modalities"]["vision"] not in ("present", "no face in view")
+        camera.fault = ""
+        camera.unplug()
+        time.sleep(1.0)
+        assert hear()["modalities"]["vision"].startswith(f"camera {camera.url}: ")
+        camera.plug()
+        seen_again()
+
+        assert "sound is clipped" in hear(250)["quality"]
+        microphone.mute(True)
+        n = len(listener.finals)
+        microphone.hear(sentence)
+        assert listener.wait(lambda: "is it muted?" in listener.errors, 8.0)
+        microphone.mute(False)
+        hear()
+        assert len(listener.finals) == n + 1
+        microphone.unplug()
+        time.sleep(0.5)
+        assert microphone.plug("another", 44_100)
+        assert listener.wait(lambda: microphone.is_heard, 15.0)
+        hear()
+        # The sound server answers nobody any more: that holds up neither the stream nor its end.
+        microphone.freeze(True)
+        time.sleep(4.0)
+        microphone.freeze(False)
+        assert listener.wait(lambda: microphone.is_heard, 15.0)
+        hear()
+        microphone.freeze(True)
+        assert listener.stop() < 3.0
+        microphone.freeze(False)
+    assert listener.process.returncode == 0
+    assert "Traceback" not in listener.errors
+    assert "devices reopened: " in listener.errors
+    assert "audio 2x" in listener.errors
 
 
 def test_hours_cost_no_more_than_minutes(
-    root: Path, talk: Path, sound: dict[str, str], camera: str, tmp_path: Path
+    root: Path, talk: Path, microphone: Microphone, camera: Camera, tmp_path: Path
 ) -> None:
-    """Speech without end from the microphone, a face in the camera, for DMD_LIVE_SOAK minutes."""
+    """Speech without end from the microphone, a face in the camera, for DMD_LIVE_SOAK minutes.
+
+    Two sentences of a reader, and in turn one of RAVDESS where DMD_LIVE_DATA has it. Latencies are
+    by the clock of who reads the events.
+    """
     if "DMD_LIVE_SOAK" not in os.environ:
         pytest.skip("DMD_LIVE_SOAK names no number of minutes (8 at least; 30 say more)")
-    until = time.monotonic() + 60.0 * float(os.environ["DMD_LIVE_SOAK"])
-    out = tmp_path / "events.jsonl"
-    command = [sys.executable, "-m", "runtime.cli", "--camera", camera, "--json", "--provisional"]
-    play = ["paplay", "--device=speech", str(talk)]
+    folder = Path(os.environ.get("DMD_LIVE_DATA", tmp_path)) / "ravdess"
+    acted = sorted(folder.glob("*.flac"))[::7]
+    plan = [talk]
+    for k, clip in enumerate(acted):
+        plan += [talk] * (k % 3 == 2) + [wav(clip, tmp_path / f"{clip.stem}.wav")]
+    said: list[tuple[float, float]] = []
     seen: list[_Usage] = []
-    n_played = 0
-    with out.open("w") as file:
-        process = subprocess.Popen(
-            command, cwd=root, env=sound, stdout=file, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            time.sleep(5.0)
-            while time.monotonic() < until:
-                subprocess.run(play, env=sound, check=True, timeout=60)
-                time.sleep(1.5)
-                n_played += 1
-                assert process.poll() is None, process.stderr.read() if process.stderr else ""
-                seen.append(_usage(process.pid))
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
-        finally:
-            process.kill()
-    assert process.returncode == 0, errors
-    events = [json.loads(line) for line in out.read_text().splitlines()]
-    finals = [e for e in events if e["type"] == "final"]
-    first = {e["utterance"]: e["end_s"] - e["start_s"] for e in reversed(events)}
+    until = time.monotonic() + 60.0 * float(os.environ["DMD_LIVE_SOAK"])
+    options = ("--camera", camera.url, "--provisional")
+    with listening(root, microphone, *options) as listener:
+        for clip in cycle(plan):
+            begun = time.monotonic()
+            microphone.hear(clip)
+            said.append((begun, time.monotonic()))
+            time.sleep(1.5)
+            assert listener.process.poll() is None, listener.errors
+            seen.append(_usage(listener.process.pid))
+            if time.monotonic() > until:
+                break
+        listener.stop()
+    assert listener.process.returncode == 0, listener.errors
     begin = next(k for k, usage in enumerate(seen) if usage.at_s - seen[0].at_s > 180.0)
     steady = seen[begin:]
     quarter = max(1, len(steady) // 4)
     before, after = steady[:quarter], steady[-quarter:]
+    config = SegmenterConfig()
+    finals = listener.finals
+    after_end = [f["read_s"] - f["end_s"] - config.hang_over_s + config.pad_s for f in finals]
+    first: dict[int, float] = {}
+    for event in listener.events:
+        spoke_s = event["start_s"] + config.pad_s
+        if event["type"] == "provisional":
+            first.setdefault(event["utterance"], event["read_s"] - spoke_s)
+    unheard = [
+        (begun, ended) for begun, ended in said
+        if not any(f["start_s"] < ended and f["end_s"] > begun for f in finals)
+    ]  # fmt: skip
     found = {
         "minutes": round((seen[-1].at_s - seen[0].at_s) / 60.0, 1),
-        "sentences": 2 * n_played,
+        "clips": len(said),
+        "unheard": len(unheard),
         "finals": len(finals),
+        "without_words": sum(f["modalities"]["text"] != "present" for f in finals),
+        "too_late_words": sum(f["modalities"]["text"] == "words came too late" for f in finals),
         "cores": (steady[-1].cpu_s - steady[0].cpu_s) / (steady[-1].at_s - steady[0].at_s),
         "memory_mb": max(usage.memory_mb for usage in seen),
         "growth_mb": statistics.median(u.memory_mb for u in after)
         - statistics.median(u.memory_mb for u in before),
         "threads": sorted({usage.n_threads for usage in steady}),
         "handles": sorted({usage.n_handles for usage in steady}),
-        "final_p95_ms": statistics.quantiles((e["latency_ms"]["total"] for e in finals), n=20)[-1],
-        "first_estimate_s": max(first.values()),
+        "final_median_s": statistics.median(after_end),
+        "final_p95_s": statistics.quantiles(after_end, n=20)[-1],
+        "first_estimate_median_s": statistics.median(first.values()),
+        "first_estimate_p95_s": statistics.quantiles(first.values(), n=20)[-1],
+        "summary": listener.errors.strip().splitlines()[-1],
     }
-    print(json.dumps(found))
-    assert len(finals) == 2 * n_played
+    print(json.dumps(found, indent=1))
+    assert not unheard
     assert found["cores"] < 0.6
     assert found["memory_mb"] < 700.0
     assert found["growth_mb"] < 10.0
-    assert max(found["threads"]) == min(found["threads"])
-    assert max(found["handles"]) == min(found["handles"])
-    assert found["final_p95_ms"] < 400.0
-    assert found["first_estimate_s"] < 1.3
+    assert len(found["threads"]) == 1
+    assert len(found["handles"]) == 1
+    assert found["final_p95_s"] < 0.4
+    assert found["first_estimate_p95_s"] < 1.2
 
 
 @dataclass(frozen=True)
@@ -261,3 +332,45 @@ def test_a_run_without_any_network(root: Path) -> None:
     )
     assert out.returncode == 0, out.stderr
     assert len(out.stdout.splitlines()) == 2
+
+
+def test_a_live_run_without_any_network_leaves_no_file(
+    root: Path, demo: Path, talk: Path, microphone: Microphone, tmp_path: Path
+) -> None:
+    apart = ("unshare", "--user", "--map-root-user", "--net")
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"]).returncode:
+        pytest.skip("network namespaces are not allowed here")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    home = Path(microphone.env["HOME"])
+    before = {str(path.relative_to(home)) for path in home.rglob("*")}
+    camera = ("--camera", str(demo))
+    with listening(root, microphone, *camera, within=apart, folder=folder) as listener:
+        microphone.hear(talk)
+        assert listener.wait(lambda: len(listener.finals) == 2, 5.0)
+        listener.stop()
+    assert listener.process.returncode == 0, listener.errors
+    assert listener.finals[0]["modalities"]["text"] == "present"
+    assert not list(folder.iterdir())
+    left = {str(path.relative_to(home)) for path in home.rglob("*")}
+    assert left - before <= {".config", ".config/pulse", ".config/pulse/cookie"}  # PulseAudio's
+
+
+def test_no_native_library_opens_a_connection(root: Path, tmp_path: Path) -> None:
+    """Python's own are refused in `test_package.py`; this sees what lies below it."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace.txt"
+    command = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg", "-o", trace]
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "runtime.cli", "--demo", "--json"],
+        cwd=root,
+        env=frank({**os.environ, "HOME": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    if "ptrace" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip("tracing is not allowed here")
+    assert len(done.stdout.splitlines()) == 2, done.stderr
+    assert "AF_INET" not in trace.read_text()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -258,6 +259,66 @@ def test_streams_live_side_by_side(packets: list[Packet]) -> None:
         assert said(list(one)) == said(list(two))
     with pytest.raises(UsageError, match="another"), one:
         pass
+
+
+def test_a_stream_lives_in_any_thread(packets: list[Packet]) -> None:
+    """Opened, read and closed where no signal handler could be set, which none tries."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    got: list[EmotionEvent] = []
+
+    def work() -> None:
+        with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+            got.extend(stream)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert len(got) == 2
+    assert handlers == [signal.getsignal(number) for number in signal.valid_signals()]
+    assert no_threads_left()
+
+
+class Shelf:
+    """A sink that keeps what it is given, and what happens to it."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.acts: list[str] = []
+        self.events: list[EmotionEvent] = []
+        self._broken = broken
+
+    def __enter__(self) -> "Shelf":
+        self.acts.append("opened")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.acts.append("closed")
+        if self._broken:
+            raise RuntimeError("the shelf fell")
+
+    def emit(self, event: EmotionEvent) -> None:
+        assert self.acts == ["opened"]
+        self.events.append(event)
+        if self._broken:
+            raise RuntimeError("the shelf is full")
+
+
+def test_sinks_get_every_event(packets: list[Packet], caplog: pytest.LogCaptureFixture) -> None:
+    good, broken = Shelf(), Shelf(broken=True)
+    stream = EmotionStream(
+        source=Script(packets), provisional=True, stt_wait_ms=PATIENT, sinks=[broken, good]
+    )
+    assert good.acts == []
+    with stream:
+        finals = [event for event in stream if event.type == "final"]
+    assert [event for event in good.events if event.type == "final"] == finals
+    assert (
+        len(good.events)
+        == len(broken.events)
+        == sum(stream.stats[kind] for kind in ("provisional", "final"))
+    )
+    assert good.acts == broken.acts == ["opened", "closed"]
+    assert stream.stats["callback_errors"] == len(broken.events)
+    assert "the shelf fell" in caplog.text
 
 
 def test_what_breaks_a_source_of_ones_own_is_raised(packets: list[Packet]) -> None:
@@ -542,6 +603,10 @@ def test_slow_inference_costs_early_estimates_only(
             super().__init__([p for p in packets if isinstance(p, kind)], paced=True)
             self.modalities = frozenset({modality})
 
+        def packets(self) -> Iterator[Packet]:
+            begun = time.monotonic()  # devices are on this clock
+            return (later(packet, begun) for packet in super().packets())
+
     monkeypatch.setattr(choose, "OrtEngine", Slow)
     source = MergedSource(One("vision", VideoFrame), One("audio", AudioChunk))
     got: list[EmotionEvent] = []
@@ -752,10 +817,18 @@ def test_the_terminal_shows_words_bars_and_what_is_missing(offline: list[Emotion
     event = replace(
         offline[0], modalities={**offline[0].modalities, "vision": "camera 0: unplugged"}
     )
-    view = View(readable, lambda: {"dropped": {"audio": 0, "vision": 3}})
-    console = Console(record=True, width=100, file=io.StringIO())
-    console.print(view.panel(event))
-    shown = console.export_text()
+    stats = {"dropped": {"audio": 0, "vision": 3}, "overruns": 7, "down": {}}
+    view = View(readable, lambda: stats)
+
+    def shown(event: EmotionEvent | None) -> str:
+        console = Console(record=True, width=100, file=io.StringIO())
+        console.print(view.panel(event))
+        return console.export_text()
+
     for wanted in (*event.text.split(), *event.probabilities, "vision: camera 0: unplugged",
-                   "3 vision", f"{event.confidence:.0%}"):  # fmt: skip
-        assert wanted in shown
+                   "3 vision", "overruns: 7", f"{event.confidence:.0%}"):  # fmt: skip
+        assert wanted in shown(event)
+    assert "listening" in shown(None)
+    stats["down"] = {"audio": "is it muted?"}  # told before anybody speaks
+    assert "audio: is it muted?" in shown(None)
+    assert "audio: is it muted?" in shown(event)
