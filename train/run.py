@@ -202,6 +202,7 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int) -> DMD:
             settings.model.language,
             settings.model.language_layers,
             freeze_words=settings.model.freeze_word_embeddings,
+            n_trained=settings.model.train_language_layers,
         )
     dmd = DMD(settings.model, language, n_emotions)
     n = min(_N_STATISTICS, corpus.n_training)

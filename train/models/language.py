@@ -48,10 +48,13 @@ def locate(name: str) -> str:
     return str(store.resolve(name)) if in_store else name
 
 
-def load_pretrained(name: str, n_layers: int, *, freeze_words: bool) -> LanguageEncoder:
+def load_pretrained(
+    name: str, n_layers: int, *, freeze_words: bool, n_trained: int = -1
+) -> LanguageEncoder:
     """Pretrained weights from the model store, a local folder or the Hugging Face hub.
 
-    Keeps the first `n_layers` layers (0: all). Raises ModelError when it cannot be loaded.
+    Keeps the first `n_layers` layers (0: all), of which the upper `n_trained` learn and the rest,
+    embeddings included, are frozen (-1: all learn). Raises ModelError when it cannot be loaded.
     """
     from transformers import AutoModel
     from transformers.utils import logging
@@ -74,13 +77,18 @@ def load_pretrained(name: str, n_layers: int, *, freeze_words: bool) -> Language
             f"language encoder {name!r} cannot be loaded ({reason}); name a part of the model "
             "store, a folder with config.json and model.safetensors, or a Hugging Face model"
         ) from error
+    stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
     if n_layers:
         if n_layers > encoder.config.num_hidden_layers:
             has = encoder.config.num_hidden_layers
             raise ModelError(f"language encoder {name!r} has {has} layers, {n_layers} asked for")
-        stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
         stack.layer = stack.layer[:n_layers]
         encoder.config.num_hidden_layers = n_layers
+    if n_trained >= 0:
+        # What all layers share (MPNet's position bias) is frozen too: its gradient needs them all.
+        encoder.requires_grad_(False)
+        for layer in stack.layer[len(stack.layer) - min(n_trained, len(stack.layer)) :]:
+            layer.requires_grad_(True)
     if freeze_words:
         encoder.get_input_embeddings().weight.requires_grad_(False)
     return LanguageEncoder(encoder)
