@@ -128,8 +128,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """Stage 2 of `train.stages`: how the small language encoder learns from the teacher's."""
+    """How `train.stages` differs for the teacher; and its stage 2, in which the small language
+    encoder learns from the teacher's."""
 
+    teacher_epochs: int = 0  # instead of `optim.epochs`; 0: the same
+    teacher_language_layers: int = -1  # its upper layers that learn; -1: all
+    teacher_learning_rate: float = 0.0  # instead of `optim.language_learning_rate`; 0: the same
     student_layers: int = 3  # first layers of `model.language`; 0 keeps all
     student_width: int = 0  # hidden size; 0 keeps it
     vocabulary: int = 0  # word pieces kept, about; 0 keeps all

@@ -145,7 +145,9 @@ class Composer:
         labelled = rng.random() >= config.unlabelled_share if some else None
         told = self._part(self._told["train", shown["text"]], labelled)
         sentence = self._heard(rng, _pick(rng, told))
-        whole = self._compose(rng, "train", sentence, shown, emotion, augment=True, labelled=labelled)
+        whole = self._compose(
+            rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
+        )
         if labelled is False:
             return replace(whole, emotion=UNKNOWN, sentiment=float("nan"), shown=None)
         return whole
@@ -179,9 +181,10 @@ class Composer:
         return [self._text_only(self._rated[split][k]) for k in order]
 
     def told(self, split: str) -> list[Utterance]:
-        """All text-only utterances with an emotion, in their natural frequency."""
-        sentences = (s for e in range(len(EMOTIONS)) for s in self._told[split, e])
-        return [self._text_only(sentence) for sentence in sentences]
+        """All text-only utterances with an emotion, in their natural frequency; short ones first,
+        for padding is computed too."""
+        sentences = [s for e in range(len(EMOTIONS)) for s in self._told[split, e]]
+        return [self._text_only(s) for s in sorted(sentences, key=lambda s: len(s.ids))]
 
     def _kind(self, epoch: int, batch: int) -> tuple[str, int]:
         """What training batch `batch` of an epoch holds: one modality alone or `whole`; and how

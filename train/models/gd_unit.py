@@ -95,7 +95,7 @@ def discrepancy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def parse_edges(text: str) -> tuple[tuple[int, int], ...]:
-    """`text>audio vision>audio` as pairs (teacher, student); raises UsageError for anything else."""
+    """`text>audio vision>audio` as pairs (teacher, student); raises UsageError otherwise."""
     names = {f"{MODALITIES[i]}>{MODALITIES[j]}": (i, j) for i, j in EDGES}
     if wrong := [edge for edge in text.split() if edge not in names]:
         raise UsageError(f"edge {wrong[0]!r}: write teacher>student, such as {next(iter(names))}")
