@@ -134,7 +134,11 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
     for subset in tables[0]:
         values = {name: [table[subset][name] for table in tables] for name in tables[0][subset]}
         summary[subset] = {
-            name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)), "values": v}
+            name: {
+                "mean": float(np.mean(v)),
+                "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0,
+                "values": v,
+            }
             for name, v in values.items()
         }
     write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, "test": summary})
