@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError
 
 from . import config, run
 from .data.open import FORMATS
+from .loop import SUBSETS
 from .provenance import commit, write_json
 
 __all__ = ["ABLATIONS", "Options"]
 
+_WITHOUT_LANGUAGE = "without language distillation"
 # Name -> the options that differ from the full method.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "full method": (),
@@ -46,6 +50,12 @@ class Options:
     out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
     cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
     seeds: int = option(5, metavar="N", help="seeds of each")
+    distilled: str | None = option(
+        None,
+        metavar="DIR",
+        help="a distilled language encoder (OUT/language of train.run --teacher): the full method "
+        "has it, and one more ablation has the configuration's own instead",
+    )
     set: str | None = option(
         None, metavar="K=V;K=V", joined_by=";", help="overrides for all of them; may be repeated"
     )
@@ -71,7 +81,7 @@ def _run(options: Options) -> None:
     out = Path(options.out)
     common = tuple(filter(None, (options.set or "").split(";")))
     summaries: dict[str, Any] = {}
-    for name, switches in ABLATIONS.items():
+    for name, switches in chosen(options).items():
         print(f"\n== {name}")
         settings = config.load(Path(options.config), (*common, *switches))
         folder = out / name.split(" (")[0].replace(" ", "-")
@@ -87,19 +97,38 @@ def _run(options: Options) -> None:
             ),
         )
     table = markdown(summaries, options.metric)
-    about = {"config": options.config, "set": common, "seeds": options.seeds, "commit": commit()}
+    about = {"config": options.config, "set": common, "distilled": options.distilled,
+             "seeds": options.seeds, "commit": commit()}  # fmt: skip
     write_json(out / "ablations.json", {**about, "results": summaries})
     (out / "ablations.md").write_text(table + "\n", encoding="utf-8")
     print(f"\n{table}\n\n{out / 'ablations.md'} written")
+    if options.distilled is None:
+        print(f"left out: {_WITHOUT_LANGUAGE}; it needs --distilled DIR")
+
+
+def chosen(options: Options) -> dict[str, tuple[str, ...]]:
+    """Name -> options of every ablation that can be run."""
+    if options.distilled is None:
+        return ABLATIONS
+    language = (f'model.language="{options.distilled}"', "model.language_layers=0")
+    found = {name: (*language, *switches) for name, switches in ABLATIONS.items()}
+    return {**found, _WITHOUT_LANGUAGE: ()}
 
 
 def markdown(summaries: dict[str, Any], metric: str) -> str:
-    """Mean and standard deviation of `metric` for every subset of modalities, one row each."""
-    subsets = [s for s in next(iter(summaries.values())) if metric in summaries["full method"][s]]
-    lines = [f"| {metric} | " + " | ".join(subsets) + " |", "| --- " * (len(subsets) + 1) + "|"]
+    """Mean and standard deviation of `metric` over the seeds, one row each: the mean of the seven
+    subsets of modalities, then every subset."""
+    full = summaries["full method"]
+    subsets = [s for s in full if metric in full[s]]
+    seven = [s for s in ("+".join(subset) for subset in SUBSETS) if s in subsets]
+    lines = [
+        f"| {metric} | mean of {len(seven)} | " + " | ".join(subsets) + " |",
+        "| --- " * (len(subsets) + 2) + "|",
+    ]
     for name, summary in summaries.items():
-        found = (summary[s][metric] for s in subsets)
-        cells = (f"{value['mean']:.3f} ({value['std']:.3f})" for value in found)
+        runs = np.array([summary[s][metric]["values"] for s in seven])  # (subsets, seeds)
+        columns = [runs.mean(axis=0), *(np.array(summary[s][metric]["values"]) for s in subsets)]
+        cells = (f"{v.mean():.3f} ({v.std(ddof=1) if len(v) > 1 else 0.0:.3f})" for v in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -38,6 +38,7 @@ class ModelConfig:
     language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
     language_layers: int = 3  # first layers kept; 0 keeps all
     freeze_word_embeddings: bool = True
+    train_language_layers: int = -1  # upper layers that learn, the rest is frozen; -1: all
     text_dim: int = 0  # width of ready text vectors; 0: the language encoder reads word pieces
     audio_dim: int = SPEC.audio_dim
     vision_dim: int = SPEC.vision_dim
@@ -94,6 +95,8 @@ class LossConfig:
     use_margin: bool = True
     homo_gd: bool = True
     hetero_gd: bool = True
+    homo_prior: str = "text>audio text>vision"  # teacher>student: what edges are drawn to; the
+    hetero_prior: str = "text>audio text>vision vision>audio"  # defaults are the published ones
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
 
 
@@ -110,6 +113,8 @@ class DataConfig:
     class_power: float = 0.5  # emotions are drawn with frequency n ** class_power
     word_drop: float = 0.0  # share of training words that a recogniser would miss
     word_confusion: float = 0.0  # share taken for another word that sounds alike
+    unlabelled_share: float = 0.0  # share of whole utterances without labels, made of parts that
+    labelled_parts: float = 1.0  # are not among this share of sentences, voices and faces
     rated_share: float = 0.2  # share of whole utterances replaced by rated sentences (text only)
     text_share: float = 0.0  # share of batches that are sentences alone, in natural frequency
     audio_share: float = 0.0  # share of batches that are voices alone
@@ -124,8 +129,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """Stage 2 of `train.stages`: how the small language encoder learns from the teacher's."""
+    """How `train.stages` differs for the teacher; and its stage 2, in which the small language
+    encoder learns from the teacher's."""
 
+    teacher_epochs: int = 0  # instead of `optim.epochs`; 0: the same
+    teacher_language_layers: int = -1  # its upper layers that learn; -1: all
+    teacher_learning_rate: float = 0.0  # instead of `optim.language_learning_rate`; 0: the same
     student_layers: int = 3  # first layers of `model.language`; 0 keeps all
     student_width: int = 0  # hidden size; 0 keeps it
     vocabulary: int = 0  # word pieces kept, about; 0 keeps all

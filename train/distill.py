@@ -4,10 +4,12 @@ Both read the same sentences; what they make of each *word* is compared (the mea
 so that teacher and student may have different tokenizers.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from runtime.errors import ModelError
+from runtime.errors import ModelError, UsageError
 from runtime.features.spec import SPEC
 from runtime.features.text import normalise
 
-from .config import DistillConfig
+from .config import Config, DistillConfig
+from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_pretrained, locate
 from .models.vocabulary import prune
-from .provenance import write_json
+from .provenance import commit, write_json
 
 __all__ = ["Reader", "distil", "new_student", "relation_loss"]
 
@@ -38,21 +41,32 @@ class Sight:
     """What an encoder makes of a batch of sentences, by word; (B, W, ...) with `mask` (B, W).
 
     `embeddings`, `hidden` (B, W, dim); `relations`: queries, keys, values of one layer; `sentence`
-    (B, dim): the mean over words.
+    (B, dim): the mean over words; `soft` (B, n_emotions): a DMD's logits, or none.
     """
 
     embeddings: Tensor
     hidden: Tensor
     relations: tuple[Tensor, Tensor, Tensor]
     sentence: Tensor
+    soft: Tensor
     mask: Tensor
 
 
 class Reader:
-    """An encoder with its tokenizer. `layer`: whose queries, keys and values are watched."""
+    """An encoder with its tokenizer, by itself or as the language branch of a DMD, which then says
+    what it makes of the sentences. `layer`: whose queries, keys and values are watched."""
 
-    def __init__(self, language: LanguageEncoder, tokenizer_json: Path, layer: int = -1) -> None:
-        self.language = language
+    def __init__(
+        self,
+        source: LanguageEncoder | DMD,
+        tokenizer_json: Path,
+        *,
+        layer: int = -1,
+        precision: str = "fp32",
+    ) -> None:
+        language = source.language if isinstance(source, DMD) else source
+        assert language is not None
+        self.source, self.language, self._low = source, language, precision == "bf16"
         self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -62,7 +76,12 @@ class Reader:
             raise ModelError("only BERT-like and MPNet-like encoders can be distilled")
         stem, last = queries[layer].rsplit(".", 1)
         names = ("q", "k", "v") if last == "q" else ("query", "key", "value")
-        self._watched = [modules[f"{stem}.{name}"] for name in names]
+        encoder = language.encoder
+        self._watched = [
+            encoder.embeddings,
+            encoder,
+            *(modules[f"{stem}.{name}"] for name in names),
+        ]
 
     def __call__(self, sentences: Sequence[str]) -> Sight:
         """Read a batch; the gradient flows as the caller's context says."""
@@ -80,20 +99,36 @@ class Reader:
         valid = torch.arange(length) < torch.tensor([len(e.ids) for e in told])[:, None]
         mask = spread.any(dim=2)
         mean = spread / spread.sum(dim=2, keepdim=True).clamp(min=1.0)
-        with _outputs_of(self._watched) as seen:
-            out = self.language.encoder(
-                input_ids=ids, attention_mask=valid.long(), output_hidden_states=True
-            )
-        hidden = mean @ out.last_hidden_state
-        query, key, value = (mean @ tensor for tensor in seen)
+        device = next(self.language.parameters()).device
+        ids, valid, mean, mask = (t.to(device) for t in (ids, valid, mean, mask))
+        with (
+            _outputs_of(self._watched) as seen,
+            torch.autocast(device.type, torch.bfloat16, enabled=self._low),
+        ):
+            soft = self._read(ids, valid)
+        embeddings, hidden, query, key, value = (mean @ tensor.float() for tensor in seen)
         weight = mask[..., None] / mask.sum(dim=1)[:, None, None].clamp(min=1)
         return Sight(
-            embeddings=mean @ out.hidden_states[0],
+            embeddings=embeddings,
             hidden=hidden,
             relations=(query, key, value),
             sentence=(hidden * weight).sum(dim=1),
+            soft=soft.float(),
             mask=mask,
         )
+
+    def _read(self, ids: Tensor, valid: Tensor) -> Tensor:
+        """Pass through the encoder; a DMD's emotion logits (B, n_emotions), else (B, 0)."""
+        if not isinstance(self.source, DMD):
+            self.language(ids, valid)
+            return torch.zeros(len(ids), 0, device=ids.device)
+        config, n = self.source.config, len(ids)
+        batch = {"input_ids": ids, "text_mask": valid}
+        for m, dim in (("audio", config.audio_dim), ("vision", config.vision_dim)):
+            batch[m] = torch.zeros(n, 1, dim, device=ids.device)
+            batch[f"{m}_mask"] = torch.zeros(n, 1, dtype=torch.bool, device=ids.device)
+        outputs: Tensor = self.source(batch).outputs
+        return outputs[:, 1:]
 
 
 class _Student(nn.Module):
@@ -108,7 +143,7 @@ class _Student(nn.Module):
         self.head = nn.Linear(reader.language.dim, n_outputs)
 
     def losses(
-        self, sentences: Sequence[str], taught: Sight, soft: Tensor, config: DistillConfig
+        self, sentences: Sequence[str], taught: Sight, config: DistillConfig
     ) -> dict[str, Tensor]:
         """Every term by name, unweighted."""
         own = self.reader(sentences)
@@ -119,13 +154,13 @@ class _Student(nn.Module):
                     relation_loss(s, t, both, config.relation_heads)
                     for s, t in zip(own.relations, taught.relations, strict=True)
                 ),
-                torch.zeros(()),
+                own.hidden.new_zeros(()),
             ),
             "hidden": _gap(self.hidden(own.hidden), taught.hidden, both),
             "embeddings": _gap(self.embeddings(own.embeddings), taught.embeddings, both),
             "soft": F.kl_div(
                 F.log_softmax(self.head(own.sentence) / config.temperature, dim=-1),
-                F.softmax(soft / config.temperature, dim=-1),
+                F.softmax(taught.soft / config.temperature, dim=-1),
                 reduction="batchmean",
             )
             * config.temperature**2,
@@ -188,68 +223,95 @@ def _narrower(language: LanguageEncoder, width: int) -> LanguageEncoder:
 
 def distil(
     teacher: Reader,
-    soft_targets: Any,
     student: tuple[LanguageEncoder, str],
     sentences: Sequence[str],
-    config: DistillConfig,
+    settings: Config,
     out: Path,
-    seed: int,
 ) -> list[dict[str, float]]:
     """Teach `student` (encoder, tokenizer) on `sentences`; writes a folder that `model.language`
     accepts, and returns the mean of every loss term per epoch.
 
-    `soft_targets`: sentences -> the teacher's emotion logits (B, k). After every epoch the state is
-    saved below `out`; killed and started again, it goes on there and ends the same.
+    `teacher` reads with a DMD, whose emotion logits are the soft targets. After every epoch the
+    state is saved below `out`; killed and started again, it goes on there and ends the same.
+    Raises UsageError when `out` is of another configuration, teacher or text.
     """
-    if (out / "config.json").exists():
+    config, seed = settings.distill, settings.seed
+    identity = _identity(teacher, sentences, settings)
+    if is_done(out, identity):
         return []
     out.mkdir(parents=True, exist_ok=True)
     (out / "tokenizer.json").write_text(student[1], encoding="utf-8")
     torch.manual_seed(seed)
-    reader = Reader(student[0], out / "tokenizer.json")
-    n_outputs = soft_targets(sentences[:1]).shape[1]
-    pupil = _Student(reader, teacher.language.dim, n_outputs)
+    reader = Reader(student[0], out / "tokenizer.json", precision=settings.optim.precision)
+    n_outputs = teacher(sentences[:1]).soft.shape[1]
+    device = next(teacher.language.parameters()).device
+    pupil = _Student(reader, teacher.language.dim, n_outputs).to(device)
     adam = torch.optim.AdamW(pupil.parameters(), config.learning_rate, fused=True)
     state, history, begin = out / "state.pt", [], 0
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, map_location="cpu", weights_only=True)
+        _check(out, saved["identity"], identity)
         pupil.load_state_dict(saved["pupil"])
         adam.load_state_dict(saved["adam"])
         history, begin = saved["history"], len(saved["history"])
-    teacher.language.eval()
     for epoch in range(begin, config.epochs):
         torch.manual_seed(seed * 1_000 + epoch)
-        history.append(_epoch(pupil, teacher, soft_targets, sentences, config, adam, epoch, seed))
+        history.append(_epoch(pupil, teacher, sentences, config, adam, epoch, seed))
         print("  " + " ".join(f"{name} {value:.4f}" for name, value in history[-1].items()))
         saved = {"pupil": pupil.state_dict(), "adam": adam.state_dict(), "history": history}
-        torch.save(saved, out / "state.pt.partial")
+        torch.save(saved | {"identity": identity}, out / "state.pt.partial")
         os.replace(out / "state.pt.partial", state)
     _write(reader.language, out)
+    about = {"identity": identity, "commit": commit(), "seed": seed, "config": asdict(config)}
+    write_json(out / "distillation.json", {**about, "history": history})
     state.unlink(missing_ok=True)
     return history
+
+
+def _identity(teacher: Reader, sentences: Sequence[str], settings: Config) -> str:
+    """What the result follows from, as a hash."""
+    found = hashlib.sha256(json.dumps([settings.sha256(), list(sentences)]).encode())
+    for tensor in teacher.source.state_dict().values():
+        found.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return found.hexdigest()
+
+
+def is_done(out: Path, identity: str) -> bool:
+    """Whether `out` holds the finished result; raises UsageError when it holds another's."""
+    if not (out / "distillation.json").exists():
+        return False
+    found = json.loads((out / "distillation.json").read_text(encoding="utf-8"))
+    _check(out, found["identity"], identity)
+    return True
+
+
+def _check(out: Path, found: str, identity: str) -> None:
+    if found != identity:
+        raise UsageError(
+            f"{out}: distilled under another configuration or from another teacher; "
+            "take another --out"
+        )
 
 
 def _epoch(
     pupil: _Student,
     teacher: Reader,
-    soft_targets: Any,
     sentences: Sequence[str],
     config: DistillConfig,
     adam: Any,
     epoch: int,
     seed: int,
 ) -> dict[str, float]:
-    order = np.random.default_rng((seed, epoch)).permutation(len(sentences))
-    starts = range(0, len(order) - config.batch_size + 1, config.batch_size)
+    starts = _batches(sentences, config.batch_size, np.random.default_rng((seed, epoch)))
     weights = {"relations": config.relations, "hidden": config.hidden,
                "embeddings": config.embeddings, "soft": config.soft}  # fmt: skip
     sums = dict.fromkeys(weights, 0.0)
+    teacher.source.eval()
     pupil.train()
-    for start in tqdm(starts, desc=f"distillation, epoch {epoch + 1}", unit="batch"):
-        batch = [sentences[k] for k in order[start : start + config.batch_size]]
+    for batch in tqdm(starts, desc=f"distillation, epoch {epoch + 1}", unit="batch"):
         with torch.no_grad():
-            taught, soft = teacher(batch), soft_targets(batch)
-        terms = pupil.losses(batch, taught, soft, config)
+            taught = teacher(batch)
+        terms = pupil.losses(batch, taught, config)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         adam.zero_grad(set_to_none=True)
         total.backward()
@@ -258,6 +320,13 @@ def _epoch(
         for name, term in terms.items():
             sums[name] += float(term.detach())
     return {name: value / max(1, len(starts)) for name, value in sums.items()}
+
+
+def _batches(sentences: Sequence[str], size: int, rng: np.random.Generator) -> list[list[str]]:
+    """Whole batches of sentences of about the same length, for padding is computed too."""
+    lengths = np.array([len(text) for text in sentences]) * rng.uniform(0.8, 1.2, len(sentences))
+    near = np.argsort(lengths)[: len(sentences) // size * size].reshape(-1, size)
+    return [[sentences[k] for k in rows] for rows in rng.permutation(near)]
 
 
 def readable(sentences: Sequence[str], tokenizers: Sequence[Path]) -> list[str]:
@@ -294,8 +363,8 @@ def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     found: list[Any] = [None] * len(modules)
 
     def keeper(k: int) -> Any:
-        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-            found[k] = output
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            found[k] = output if isinstance(output, Tensor) else output[0]
 
         return keep
 

@@ -83,7 +83,8 @@ def _run(options: Options) -> None:
 
     infer = partial(predict, model, clipped=False)
     ids = [utterance.id for utterance in utterances]
-    print_table(f"{len(ids)} utterances ({options.split})", subsets(infer, utterances))
+    cut = source.config.model.masked
+    print_table(f"{len(ids)} utterances ({options.split})", subsets(infer, utterances, cut=cut))
     print_table("lost words and frames", robustness(infer, utterances))
     if options.predictions is not None:
         path = Path(options.predictions)
@@ -96,11 +97,14 @@ def batches(utterances: Iterable[Utterance], size: int = 64) -> Iterator[Batch]:
     return (collate(part) for part in batched(utterances, size))
 
 
-def subsets(infer: Infer, utterances: Iterable[Utterance]) -> list[Row]:
-    """Metrics with only the modalities of each subset, with 95 % intervals for the full one."""
+def subsets(infer: Infer, utterances: Iterable[Utterance], *, cut: bool = False) -> list[Row]:
+    """Metrics with only the modalities of each subset, with 95 % intervals for the full one.
+
+    `cut`: the model masks padding, so that hidden modalities need not be passed over.
+    """
     rows = []
     for subset in SUBSETS:
-        found = infer(keep(batch, subset) for batch in batches(utterances))
+        found = infer(keep(batch, subset, cut=cut) for batch in batches(utterances))
         rows.append(Row(name="+".join(subset), metrics=_metrics(found)))
         if subset == MODALITIES:
             low, high = bootstrap(partial(_metrics, found), len(found["sentiment"]))

@@ -128,14 +128,25 @@ def _left(emotion: Tensor, shown: Tensor, visible: Tensor) -> Tensor:
     return torch.where(low == high, low, emotion)
 
 
-def keep(batch: Batch, modalities: Sequence[str]) -> Batch:
-    """The batch with all other modalities masked out."""
-    hidden = {f"{m}_mask" for m in MODALITIES if m not in modalities}
-    return {n: torch.zeros_like(t) if n in hidden else t for n, t in batch.items()}
+def keep(batch: Batch, modalities: Sequence[str], *, cut: bool = False) -> Batch:
+    """The batch with all other modalities masked out.
+
+    With `cut`, one row is left of them, which takes less time to pass over. Only for models that
+    mask padding: to the others, lengths are given.
+    """
+    out = dict(batch)
+    for m in MODALITIES:
+        if m not in modalities:
+            out[f"{m}_mask"] = torch.zeros_like(batch[f"{m}_mask"])
+            for name in {m, f"{m}_mask", "input_ids" if m == "text" else m} & set(batch):
+                out[name] = out[name][:, :1] if cut else out[name]
+    return out
 
 
 @torch.no_grad()
-def predict(model: DMD, batches: Iterable[Batch], *, clipped: bool = True) -> Predictions:
+def predict(
+    model: DMD, batches: Iterable[Batch], *, clipped: bool = True, precision: str = "fp32"
+) -> Predictions:
     """Outputs of the contract over `batches`, by name, each with first axis n, and the labels:
     `emotion_label` (n,) with -1 and `sentiment_label` (n,) with NaN for unknown.
 
@@ -147,12 +158,17 @@ def predict(model: DMD, batches: Iterable[Batch], *, clipped: bool = True) -> Pr
     collected: list[tuple[Tensor, ...]] = []
     for batch in batches:
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
-        outputs = model.predict(moved, clipped=clipped)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = model.predict(moved, clipped=clipped)
         collected.append((*outputs, batch["emotion"], batch["sentiment"]))
     return {
-        name: torch.cat([outputs[k] for outputs in collected]).cpu().numpy()
+        name: _numpy(torch.cat([outputs[k] for outputs in collected]))
         for k, name in enumerate((*names, "emotion_label", "sentiment_label"))
     }
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
 def evaluate(

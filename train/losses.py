@@ -11,7 +11,7 @@ from runtime.features.spec import MODALITIES
 from .config import Config, LossConfig
 from .data.corpora import NEUTRAL
 from .models.dmd import DMD, Features
-from .models.gd_unit import GraphDistillation
+from .models.gd_unit import GraphDistillation, discrepancy, parse_edges
 from .models.layers import Head, masked_mean
 from .parallel import gather, share
 
@@ -25,11 +25,6 @@ __all__ = [
     "task_loss",
     "teacher_loss",
 ]
-
-# The published code's priors (text = 0, audio = 1, vision = 2): text teaches both others; vision
-# teaches audio in the heterogeneous space (paper, fig. 13).
-_HOMO_PRIOR = ((0, 1), (0, 2))
-_HETERO_PRIOR = ((0, 1), (0, 2), (2, 1))
 
 
 @dataclass(frozen=True)
@@ -61,13 +56,13 @@ class TrainingDMD(nn.Module):
                 n,
                 dim,
                 hidden,
-                favoured=favoured,
+                favoured=parse_edges(prior),
                 temperature=config.loss.edge_temperature,
                 learned=config.loss.learned_edges,
             )
-            for dim, hidden, favoured in (
-                (d, config.model.gd_hidden, _HOMO_PRIOR),
-                (2 * d, config.model.gd_hidden_hetero, _HETERO_PRIOR),
+            for dim, hidden, prior in (
+                (d, config.model.gd_hidden, config.loss.homo_prior),
+                (2 * d, config.model.gd_hidden_hetero, config.loss.hetero_prior),
             )
         ]
         self.homo_gd, self.hetero_gd = units
@@ -183,17 +178,7 @@ def _task_losses(
 def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """Soft targets (Hinton et al. 2015): KL divergence of the emotions at `temperature`, times its
     square, plus L1 of the sentiment. Both (B, 1 + n_emotions); the teacher gets no gradient."""
-    taught = taught.detach()
-    loss = (outputs[:, 0] - taught[:, 0]).abs().mean()
-    if outputs.shape[1] == 1:
-        return loss
-    divergence = F.kl_div(
-        F.log_softmax(outputs[:, 1:] / temperature, dim=-1),
-        F.log_softmax(taught[:, 1:] / temperature, dim=-1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return loss + temperature**2 * divergence
+    return discrepancy(outputs, taught.detach(), temperature).mean()
 
 
 def doubtful(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,7 +31,9 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 def start(device: torch.device) -> None:
     """Join the other processes when `torchrun` started several; else do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The others wait while the first process distils the language branch.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=12))
 
 
 def stop() -> None:

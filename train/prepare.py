@@ -61,7 +61,10 @@ class Options:
     )
     workers: int = option(os.cpu_count() or 1, metavar="N", help="processes that work side by side")
     ray: str | None = option(
-        None, metavar="ADDRESS", help="work on a Ray cluster: its address, auto, or local"
+        None,
+        metavar="ADDRESS",
+        help="work on a Ray cluster: its address, auto, or local; its machines need this checkout, "
+        "the recordings and --out under the same paths",
     )
     skip_missing: bool = option(False, help="go on without the files that are not there")
 

@@ -45,6 +45,7 @@ from .data.shards import Item, read_items, write_index, write_items
 __all__ = ["extract", "prepare_recordings"]
 
 _PER_SHARD = 256
+_KILLED = "its decoding killed the process"
 _VERSION = 1  # part of every part's name: raise it when this file makes other rows
 
 
@@ -216,7 +217,7 @@ def _work(todo: Sequence[tuple[Clip, str, str]], n_workers: int, ray: str | None
         left = _pool(todo, n_workers, progress)
         for task in left:  # a worker died: find out which clip it is that kills
             if not _part(Path(task[1])) and _pool([task], 1, progress):
-                _fail(Path(task[1]), "its decoding killed the process")
+                _fail(Path(task[1]), _KILLED)
 
 
 def _pool(
@@ -253,10 +254,14 @@ def _work_on_ray(todo: Sequence[tuple[Clip, str, str]], address: str, progress: 
         raise UsageError(f"--ray {address}: no cluster there ({reason})") from error
     try:
         remote = ray.remote(_do)
-        left = [remote.remote(task) for task in todo]
+        parts = {remote.remote(task): Path(task[1]) for task in todo}
+        left = list(parts)
         while left:
-            ready, left = ray.wait(left, num_returns=1)
-            ray.get(ready)
+            (ready,), left = ray.wait(left, num_returns=1)
+            try:
+                ray.get(ready)
+            except ray.exceptions.WorkerCrashedError:
+                _fail(parts[ready], _KILLED)
             progress.update()
     finally:
         ray.shutdown()

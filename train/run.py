@@ -27,18 +27,29 @@ from runtime.features.spec import MODALITIES
 
 from . import analysis, checkpoint, config, parallel
 from .board import Board
-from .config import Config
+from .config import Config, ModelConfig
 from .data import corpora
 from .data.compose import Composer
 from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
-from .loop import SUBSETS, Batch, batched, evaluate, hide, keep, optimiser, predict, train_epoch
+from .loop import (
+    SUBSETS,
+    Batch,
+    Predictions,
+    batched,
+    evaluate,
+    hide,
+    keep,
+    optimiser,
+    predict,
+    train_epoch,
+)
 from .losses import TrainingDMD
 from .metrics import expected_calibration_error, fit_temperature, risk_threshold
 from .models.dmd import DMD
-from .models.language import load_pretrained, locate
+from .models.language import LanguageEncoder, load_frozen, load_pretrained, locate
 from .provenance import write_json
-from .state import RunState
+from .state import RunState, finished
 from .teacher import Teacher
 
 __all__ = ["Options", "main", "train"]
@@ -90,7 +101,7 @@ def main() -> int:
     try:
         overrides = tuple(filter(None, (options.set or "").split(";")))
         settings = config.load(Path(options.config), overrides, options.seed)
-        parallel.start(_device(options.device))
+        parallel.start(device(options.device))
         if options.teacher is not None:
             from .stages import train_stages
 
@@ -115,14 +126,19 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
     tables = []
     for seed in range(settings.seed, settings.seed + options.seeds):
         out = Path(options.out) / f"seed-{seed}"
-        if options.restart or not (out / "checkpoint.json").exists():
-            train(replace(settings, seed=seed), replace(options, out=str(out)))
+        own = replace(settings, seed=seed)
+        if options.restart or not finished(out, own):
+            train(own, replace(options, out=str(out)))
         tables.append(json.loads((out / "checkpoint.json").read_text())["metrics"]["test"])
     summary: dict[str, Any] = {}
     for subset in tables[0]:
         values = {name: [table[subset][name] for table in tables] for name in tables[0][subset]}
         summary[subset] = {
-            name: {"mean": float(np.mean(v)), "std": float(np.std(v, ddof=1)), "values": v}
+            name: {
+                "mean": float(np.mean(v)),
+                "std": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0,
+                "values": v,
+            }
             for name, v in values.items()
         }
     write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, "test": summary})
@@ -139,7 +155,7 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
 
 def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
-    out, device = Path(options.out), _device(options.device)
+    out, target = Path(options.out), device(options.device)
     torch.use_deterministic_algorithms(True)
     tokenizer = _tokenizer(settings)
     if options.data_format == "corpora" and parallel.is_first():
@@ -148,32 +164,37 @@ def train(settings: Config, options: Options) -> None:
     corpus = open_corpus(
         Path(options.data), options.data_format, settings, tokenizer, Path(options.cache)
     )
+    asked, precision = settings.sha256(), settings.optim.precision
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
     teacher = None
     if options.teacher_checkpoint is not None:
-        teacher = Teacher(Path(options.teacher_checkpoint), device)
+        teacher = Teacher(Path(options.teacher_checkpoint), target, precision)
+        if isinstance(corpus, Composer) and settings.data.text_share:
+            teacher.remember(corpus.told("train"), state.folder / "taught.safetensors")
     valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
     dmd = _new_model(settings, corpus, len(emotions))
-    model = TrainingDMD(dmd, settings).to(device)
+    model = TrainingDMD(dmd, settings).to(target)
     with Board(
         out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
     ) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
-    calibration = _calibrate(dmd, corpus, valid) if emotions else {}
+    judge = Judge(dmd, precision)
+    calibration = _calibrate(judge, corpus, valid) if emotions else {}
 
     test = corpus.held_out("test")
-    metrics = {"valid": _table(dmd, valid), "test": _table(dmd, test)}
+    metrics = {"valid": judge.table(valid), "test": judge.table(test)}
     if isinstance(corpus, Composer):
-        metrics["test"]["all text"] = _score(dmd, corpus.told("test"))
+        metrics["test"]["all text"] = judge.score(corpus.told("test"))
         if rated := corpus.rated("test"):
-            metrics["test"]["rated text"] = _score(dmd, rated)
+            metrics["test"]["rated text"] = judge.score(rated)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
+        "asked_sha256": asked,
         "metrics": metrics,
         "calibration": calibration,
         "best_epoch": state.best_epoch + 1,
@@ -196,17 +217,23 @@ def train(settings: Config, options: Options) -> None:
 def _new_model(settings: Config, corpus: Corpus, n_emotions: int) -> DMD:
     """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
-    language = None
-    if settings.model.text_dim == 0:
-        language = load_pretrained(
-            settings.model.language,
-            settings.model.language_layers,
-            freeze_words=settings.model.freeze_word_embeddings,
-        )
-    dmd = DMD(settings.model, language, n_emotions)
+    dmd = DMD(settings.model, _language(settings.model), n_emotions)
     n = min(_N_STATISTICS, corpus.n_training)
     dmd.fit_normalisation(collate([corpus.training(0, k) for k in range(n)]))
     return dmd
+
+
+def _language(config: ModelConfig) -> LanguageEncoder | None:
+    if config.text_dim:
+        return None
+    if config.train_language_layers == 0:
+        return load_frozen(config.language, config.language_layers)
+    return load_pretrained(
+        config.language,
+        config.language_layers,
+        freeze_words=config.freeze_word_embeddings,
+        n_trained=config.train_language_layers,
+    )
 
 
 def _run_epochs(
@@ -239,7 +266,7 @@ def _run_epochs(
             disable=not parallel.is_first(),
         )
         losses = train_epoch(parallel_model, batches, adam, schedule, optim)
-        score, scores = _validate(model.dmd, valid)
+        score, scores = _validate(Judge(model.dmd, optim.precision), valid)
         state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
         board.epoch(epoch + 1, losses, scores)
         if parallel.is_first():
@@ -260,24 +287,48 @@ def _training_batches(
         yield batch, None if teacher is None else teacher(utterances)
 
 
-def _batches(utterances: Iterable[Utterance]) -> Iterator[Batch]:
-    return (collate(part) for part in batched(utterances, 64))
+@dataclass(frozen=True)
+class Judge:
+    """Predictions and metrics of a model."""
+
+    dmd: DMD
+    precision: str
+
+    def predict(
+        self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
+    ) -> Predictions:
+        """What the model says with these modalities only; sentiments are not clipped."""
+        cut = self.dmd.config.masked
+        batches = (keep(collate(part), subset, cut=cut) for part in batched(utterances, 64))
+        return predict(self.dmd, batches, clipped=False, precision=self.precision)
+
+    def score(
+        self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
+    ) -> dict[str, float]:
+        """Metrics, by name."""
+        found = self.predict(utterances, subset)
+        return evaluate(found, found["emotion_label"], found["sentiment_label"])
+
+    def table(self, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
+        """Metrics of all seven subsets of modalities, by name such as text+vision."""
+        return {"+".join(s): self.score(utterances, s) for s in SUBSETS}
 
 
-def _validate(dmd: DMD, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:
+def _validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:
     """A score to maximise, and what it is the mean of: macro-F1 (or, without emotions, minus the
     MAE) of the full input and, for models that take any subset, of each modality alone."""
-    subsets = [MODALITIES, *((m,) for m in MODALITIES)] if dmd.config.masked else [MODALITIES]
+    masked = judge.dmd.config.masked
+    subsets = [MODALITIES, *((m,) for m in MODALITIES)] if masked else [MODALITIES]
     scores = {}
     for subset in subsets:
-        metrics = _score(dmd, utterances, subset)
+        metrics = judge.score(utterances, subset)
         name = "macro_f1" if "macro_f1" in metrics else "mae"
         scores[f"{name} {'+'.join(subset)}"] = metrics[name]
-    sign = 1.0 if dmd.n_outputs > 1 else -1.0
+    sign = 1.0 if judge.dmd.n_outputs > 1 else -1.0
     return sign * float(np.mean(list(scores.values()))), scores
 
 
-def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dict[str, Any]:
+def _calibrate(judge: Judge, corpus: Corpus, utterances: Iterable[Utterance]) -> dict[str, Any]:
     """A temperature for each of the seven subsets of modalities: they differ in how sure they are.
 
     Text alone is calibrated on sentences in their natural frequency where the corpus has them.
@@ -291,11 +342,13 @@ def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dic
         shown = utterances
         if subset == ("text",) and isinstance(corpus, Composer):
             shown = corpus.told("valid")
-        found = predict(dmd, (keep(b, subset) for b in _batches(shown)))
+        found = judge.predict(shown, subset)
         known = found["emotion_label"] >= 0
         probabilities, labels = found["emotion"][known], found["emotion_label"][known]
         temperature = fit_temperature(probabilities, labels)
-        dmd.temperature[sum(2**k for k, m in enumerate(MODALITIES) if m in subset)] = temperature
+        judge.dmd.temperature[sum(2**k for k, m in enumerate(MODALITIES) if m in subset)] = (
+            temperature
+        )
         calibrated = softmax(np.log(probabilities + 1e-12) / temperature, axis=1)
         out["+".join(subset)] = {
             "temperature": temperature,
@@ -308,19 +361,6 @@ def _calibrate(dmd: DMD, corpus: Corpus, utterances: Iterable[Utterance]) -> dic
     return out | {"uncertain_below": threshold}
 
 
-def _table(dmd: DMD, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
-    """Metrics of all seven subsets of modalities, by name such as text+vision."""
-    return {"+".join(s): _score(dmd, utterances, s) for s in SUBSETS}
-
-
-def _score(
-    dmd: DMD, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
-) -> dict[str, float]:
-    batches = (keep(batch, subset) for batch in _batches(utterances))
-    found = predict(dmd, batches, clipped=False)
-    return evaluate(found, found["emotion_label"], found["sentiment_label"])
-
-
 def _print_table(rows: dict[str, dict[str, float]]) -> None:
     names = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr")
     print(f"\n{'test split':<20}" + "".join(f"{name:>13}" for name in names))
@@ -329,16 +369,17 @@ def _print_table(rows: dict[str, dict[str, float]]) -> None:
         print(f"{subset:<20}" + "".join(cells))
 
 
-def _device(name: str) -> torch.device:
+def device(name: str) -> torch.device:
+    """The device of that name; raises UsageError when it cannot be used."""
     try:
         if name == "cuda":  # torchrun gives every process a device of its own
             name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        found = torch.device(name)
+        torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
-    return device
+    return found
 
 
 def _tokenizer(settings: Config) -> Path | None:

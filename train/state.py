@@ -1,5 +1,6 @@
 """What an interrupted run needs to go on after its last finished epoch."""
 
+import json
 import os
 import shutil
 import time
@@ -17,9 +18,22 @@ from .config import Config
 from .losses import TrainingDMD
 from .provenance import commit
 
-__all__ = ["RunState"]
+__all__ = ["RunState", "finished"]
 
 _KEPT = ("commit", "epoch", "best_epoch", "best_score", "history")
+
+
+def finished(out: Path, settings: Config) -> bool:
+    """Whether `out` holds a finished run of this configuration; raises UsageError for another."""
+    try:
+        info = json.loads((out / "checkpoint.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    if info.get("asked_sha256") != settings.sha256():
+        raise UsageError(
+            f"{out}: holds a finished run of another configuration; take another --out"
+        )
+    return True
 
 
 @dataclass

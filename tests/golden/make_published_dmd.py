@@ -7,6 +7,7 @@ Run once, with a clone of mdswyz/DMD (of which nothing is kept but names, shapes
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -23,7 +24,7 @@ from trains.singleTask.model.dmd import DMD  # noqa: E402
 
 settings = json.loads((clone / "config" / "config.json").read_text())
 golden = {}
-for dataset, layout in (("mosi", "aligned"), ("mosei", "unaligned")):
+for dataset, layout in product(("mosi", "mosei"), ("aligned", "unaligned")):
     args = SimpleNamespace(
         **settings["dmd"]["commonParams"],
         **settings["dmd"]["datasetParams"][dataset],

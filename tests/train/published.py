@@ -5,7 +5,13 @@ import hashlib
 import torch
 from torch import Tensor
 
-LENGTHS = {"aligned": (50, 50, 50), "unaligned": (50, 500, 500)}
+# Steps of text, audio and vision (the published configuration has text, vision, audio).
+LENGTHS = {
+    ("mosi", "aligned"): (50, 50, 50),
+    ("mosi", "unaligned"): (50, 375, 500),
+    ("mosei", "aligned"): (50, 50, 50),
+    ("mosei", "unaligned"): (50, 500, 500),
+}
 DIMS = {"mosi": (768, 5, 20), "mosei": (768, 74, 35)}
 
 
@@ -17,7 +23,8 @@ def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 def inputs(dataset: str, layout: str) -> dict[str, Tensor]:
     """Three utterances of different lengths with zero padding, as in the data files."""
     batch = {}
-    for m, n, dim in zip(("text", "audio", "vision"), LENGTHS[layout], DIMS[dataset], strict=True):
+    sizes = zip(LENGTHS[dataset, layout], DIMS[dataset], strict=True)
+    for m, (n, dim) in zip(("text", "audio", "vision"), sizes, strict=True):
         batch[m] = 10.0 * _random(m, [3, n, dim])
         for k in range(3):
             batch[m][k, n * (k + 1) // 4 :] = 0.0

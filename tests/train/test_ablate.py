@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from train import ablate
+from train.loop import SUBSETS
 
 
 def test_all_ablations_and_the_table(
@@ -33,9 +34,29 @@ def test_all_ablations_and_the_table(
                 assert values["mean"] == pytest.approx(sum(values["values"]) / 2)
     table = (tmp_path / "ablations.md").read_text().splitlines()
     assert [row.split("|")[1].strip() for row in table[2:]] == names
+    full = found["results"]["full method"]
+    seven = [full["+".join(subset)]["macro_f1"]["mean"] for subset in SUBSETS]
+    assert table[2].split("|")[2].split()[0] == f"{sum(seven) / 7:.3f}"
     changed = (tmp_path / "full-method" / "seed-1" / "checkpoint.json").stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", [*map(str, command[:-1]), quick + ";optim.clip_norm=2.0"])
+    assert ablate.main() == 2  # what another configuration trained is not taken for this one's
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
     assert ablate.main() == 0  # nothing is trained twice
     assert (tmp_path / "full-method" / "seed-1" / "checkpoint.json").stat().st_mtime_ns == changed
+
+
+def test_a_distilled_encoder_is_the_method_s_and_has_an_ablation(root: Path) -> None:
+    from train import config
+
+    plain = ablate.chosen(ablate.Options(data="x"))
+    assert plain == ablate.ABLATIONS
+    found = ablate.chosen(ablate.Options(data="x", distilled="runs/stages/language"))
+    assert len(found) == len(plain) + 1
+    path = root / "configs" / "ablation.toml"
+    for name, switches in found.items():
+        model = config.load(path, switches).model
+        own = name == "without language distillation"
+        assert model.language == ("all-minilm-l6-v2" if own else "runs/stages/language")
 
 
 def test_every_switch_is_an_option_that_differs_from_the_full_method(root: Path) -> None:

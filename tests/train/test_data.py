@@ -275,6 +275,29 @@ def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
     assert 0.05 < said["other"] / 600 < 0.15
 
 
+def test_some_utterances_are_unlabelled_and_never_share_a_part_with_the_others(
+    tokenizer_json: Path,
+) -> None:
+    texts, features = made_up()
+    rng = np.random.default_rng(1)
+    voices = [(r, rng.normal(-5, 1, (30, SPEC.audio_dim)).astype(np.float32))
+              for r, _ in features.voices for _ in range(5)]  # fmt: skip
+    config = DataConfig(rated_share=0.0, unlabelled_share=0.6, labelled_parts=0.4)
+    composer = Composer(texts, Features(voices, features.faces, 0), tokenizer_json, config, seed=5)
+    heard: dict[bool, set[str]] = {True: set(), False: set()}
+    for k in range(500):
+        utterance = composer.training(0, k)
+        labelled = utterance.emotion >= 0
+        assert labelled != np.isnan(utterance.sentiment)
+        heard[labelled].add(utterance.words)
+    assert len(heard[True]) + len(heard[False]) == 7 * 4  # every sentence, each on one side
+    assert not heard[True] & heard[False]
+    assert len(heard[True]) == 7 * 2  # 0.4 of four, rounded up
+    batch = hide(collate([composer.training(0, k) for k in range(60)]), 0.5, rng)
+    assert 0.45 < float((batch["emotion"] < 0).float().mean()) < 0.75
+    assert (batch["shown"][batch["emotion"] < 0] == -1).all()
+
+
 def test_the_modality_that_contradicts_is_the_one_that_the_configuration_names(
     tokenizer_json: Path,
 ) -> None:

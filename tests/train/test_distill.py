@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.errors import UsageError
 from runtime.features.text import TextFeatures, normalise
-from train import distill, run
-from train.config import DistillConfig
+from train import checkpoint, distill, run
+from train.config import Config, DistillConfig, ModelConfig
+from train.data.corpora import EMOTIONS
 from train.data.spoken import Spoken, soundex
-from train.models.language import LanguageEncoder, load_pretrained
+from train.models.dmd import DMD
+from train.models.language import (
+    FrozenLanguage,
+    LanguageEncoder,
+    load_frozen,
+    load_pretrained,
+)
 from train.models.vocabulary import prune
+from train.teacher import Teacher
 
 SENTENCES = [
     "I love the way you smile", "this is terrible news", "we are afraid of the dark",
@@ -59,13 +68,15 @@ def test_relations_of_equals_are_0_and_teach_the_student_only() -> None:
     assert not student.grad[1, 2:].any()  # what is masked teaches nothing
 
 
-def soft(sentences: list[str]) -> torch.Tensor:
-    return torch.tensor([[float(len(s) % 7 == k) * 4 for k in range(7)] for s in sentences])
-
-
-def small(**more: object) -> DistillConfig:
+def small(**more: object) -> Config:
     given = {"student_layers": 0, "relation_heads": 4, "epochs": 3, "batch_size": 3, **more}
-    return DistillConfig(**given)
+    return Config(distill=DistillConfig(**given))
+
+
+def teacher_dmd() -> DMD:
+    torch.manual_seed(2)
+    size = ModelConfig(dim=16, n_heads=2, n_layers=1)
+    return DMD(size, encoder("mpnet", 32), n_emotions=7).eval()
 
 
 @pytest.fixture
@@ -77,12 +88,12 @@ def student_folder(tmp_path: Path, tokenizer_json: Path) -> Path:
 
 
 def lesson(
-    student_folder: Path, tokenizer_json: Path, out: Path, config: DistillConfig
+    student_folder: Path, tokenizer_json: Path, out: Path, settings: Config
 ) -> list[dict[str, float]]:
-    teacher = distill.Reader(encoder("mpnet", 32).eval(), tokenizer_json)
+    teacher = distill.Reader(teacher_dmd(), tokenizer_json)
     before = {n: t.clone() for n, t in teacher.language.state_dict().items()}
-    student = distill.new_student(str(student_folder), SENTENCES, config)
-    history = distill.distil(teacher, soft, student, SENTENCES, config, out, seed=1)
+    student = distill.new_student(str(student_folder), SENTENCES, settings.distill)
+    history = distill.distil(teacher, student, SENTENCES, settings, out)
     for name, tensor in teacher.language.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     return history
@@ -91,12 +102,12 @@ def lesson(
 def test_losses_fall_and_the_folder_is_an_encoder(
     student_folder: Path, tokenizer_json: Path, tmp_path: Path
 ) -> None:
-    config = small(epochs=8, learning_rate=3e-3)
-    history = lesson(student_folder, tokenizer_json, tmp_path / "out", config)
+    settings = small(epochs=8, learning_rate=3e-3)
+    history = lesson(student_folder, tokenizer_json, tmp_path / "out", settings)
     for name in ("relations", "hidden", "embeddings", "soft"):
         assert history[-1][name] < history[0][name], name
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json"
+        "config.json", "distillation.json", "model.safetensors", "tokenizer.json"
     ]  # fmt: skip
     loaded = load_pretrained(str(tmp_path / "out"), 0, freeze_words=False)
     assert loaded.dim == 16
@@ -109,7 +120,7 @@ def test_interrupted_and_resumed_is_the_same_lesson(
     whole = distill._epoch
 
     def interrupted(*args: object) -> dict[str, float]:
-        if args[6] == 1:
+        if args[5] == 1:
             raise KeyboardInterrupt
         return whole(*args)
 
@@ -120,6 +131,67 @@ def test_interrupted_and_resumed_is_the_same_lesson(
     lesson(student_folder, tokenizer_json, tmp_path / "parts", small())
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_dmd_says_of_sentences_what_it_says_of_text_alone(
+    tokenizer_json: Path, tmp_path: Path
+) -> None:
+    dmd = teacher_dmd()
+    checkpoint.save(tmp_path, dmd, Config(model=dmd.config), tokenizer_json,
+                    {"emotions": list(EMOTIONS)})  # fmt: skip
+    teacher = Teacher(tmp_path, torch.device("cpu"))
+    with torch.no_grad():
+        soft = distill.Reader(dmd, tokenizer_json)(SENTENCES).soft
+    utterances = teacher.read(SENTENCES)
+    torch.testing.assert_close(soft, teacher(utterances)[:, 1:], atol=1e-5, rtol=1e-4)
+    fresh = teacher(utterances)
+    teacher.remember(utterances, tmp_path / "taught.safetensors")
+    torch.testing.assert_close(teacher(utterances[::-1]), fresh.flip(0), atol=1e-5, rtol=1e-4)
+    again = Teacher(tmp_path, torch.device("cpu"))
+    (tmp_path / "model.safetensors").unlink()
+    again.remember(utterances, tmp_path / "taught.safetensors")
+    assert torch.equal(again(utterances), teacher(utterances))
+
+
+def test_another_configuration_does_not_take_what_is_there(
+    student_folder: Path, tokenizer_json: Path, tmp_path: Path
+) -> None:
+    lesson(student_folder, tokenizer_json, tmp_path / "out", small(epochs=1))
+    assert lesson(student_folder, tokenizer_json, tmp_path / "out", small(epochs=1)) == []
+    with pytest.raises(UsageError, match="another configuration"):
+        lesson(student_folder, tokenizer_json, tmp_path / "out", small(epochs=2))
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_only_the_upper_layers_learn(tmp_path: Path, tokenizer_json: Path, kind: str) -> None:
+    encoder(kind, 16, 3).encoder.save_pretrained(tmp_path)
+    language = load_pretrained(str(tmp_path), 0, freeze_words=False, n_trained=1)
+    ids = torch.randint(5, 100, (2, 6))
+    language(ids, torch.ones_like(ids, dtype=torch.bool)).sum().backward()
+    learning = {name for name, p in language.named_parameters() if p.grad is not None}
+    assert learning
+    assert all("encoder.layer.2." in name for name in learning)
+    assert sum(p.requires_grad for p in language.parameters()) == len(learning)
+
+
+def test_a_frozen_encoder_reads_a_sentence_once_and_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder("bert", 16, 2).encoder.save_pretrained(tmp_path)
+    frozen = load_frozen(str(tmp_path), 1)
+    assert frozen is load_frozen(str(tmp_path), 1)
+    plain = load_pretrained(str(tmp_path), 1, freeze_words=False).eval()
+    ids = torch.randint(5, 100, (3, 6))
+    mask = torch.tensor([[True] * 6, [True] * 3 + [False] * 3, [True, False, True] * 2])
+    frozen.train()
+    expected = plain(ids, mask)
+    torch.testing.assert_close(frozen(ids, mask)[:2][mask[:2]], expected[:2][mask[:2]])
+    monkeypatch.setattr(LanguageEncoder, "forward", None)  # it is not asked again
+    again = frozen(ids.flip(0), mask.flip(0)).flip(0)
+    torch.testing.assert_close(again[1, :3], expected[1, :3])
+    assert not again[1, 3:].any()
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert isinstance(frozen, FrozenLanguage)
 
 
 def test_a_pruned_vocabulary_reads_every_word(tokenizer_json: Path, tmp_path: Path) -> None:
@@ -181,6 +253,8 @@ def test_all_stages_from_one_command(
     table = capsys.readouterr().out
     assert "student, not distilled" in table
     rows = json.loads((tmp_path / "out" / "stages.json").read_text())["rows"]
+    info = json.loads((tmp_path / "out" / "student" / "checkpoint.json").read_text())
+    assert rows["student"]["macro_f1_text"] == info["metrics"]["test"]["all text"]["macro_f1"]
     assert rows["student"]["n_parameters"] < rows["teacher"]["n_parameters"]
     assert all(0 <= row["macro_f1"] <= 1 and row["ms"] > 0 for row in rows.values())
     history = json.loads((tmp_path / "out" / "student" / "checkpoint.json").read_text())["history"]

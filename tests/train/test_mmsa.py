@@ -150,6 +150,31 @@ def test_an_array_subclass_is_refused(tmp_path: Path) -> None:
         Mmsa(tmp_path / "x.pkl", bert=False, padded=False, seed=0)
 
 
+_O = b"cnumpy\ndtype\n(VO\nI00\nI01\ntR"
+# A dtype whose state gives it a field of objects and no flag that says so.
+_STRUCTURE = b"cnumpy\ndtype\n(VV8\nI00\nI01\ntR(I3\nV|\nN(Va\nt}Va\n(%sI0\ntsI8\nI1\nI0\ntb" % _O
+_BYTES = b"C\x08AAAAAAAA"
+_EMPTY = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"cnumpy\nndarray\n((I1\nt" + _O + _BYTES + b"tR.",
+        b"cnumpy\nndarray\n((I1\nt" + _STRUCTURE + _BYTES + b"tR.",
+        b"cnumpy._core.numeric\n_frombuffer\n(" + _BYTES + _STRUCTURE + b"(I1\ntVC\ntR.",
+        b"cnumpy._core.multiarray\nscalar\n(" + _STRUCTURE + _BYTES + b"tR.",
+        _EMPTY + b"(I1\n(I1\nt" + _STRUCTURE + b"I00\n" + _BYTES + b"tb.",
+        _EMPTY + b"(I1\n(I1\nt" + _O + b"I00\n" + _BYTES + b"tb.",
+    ],
+)
+def test_bytes_never_become_addresses_of_objects(tmp_path: Path, hostile: bytes) -> None:
+    # numpy's own functions do as they are told by these, and the process dies at the first look.
+    (tmp_path / "x.pkl").write_bytes(hostile)
+    with pytest.raises(DataError, match=r"refused|not a whole pickle"):
+        Mmsa(tmp_path / "x.pkl", bert=False, padded=False, seed=0)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "missing", "list"])
 def test_what_is_no_file_of_mmsa(tmp_path: Path, damage: str) -> None:
     path = mmsa_file.write(tmp_path / "x.pkl", mmsa_file.content())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from runtime.errors import UsageError
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, LossConfig, ModelConfig
 from train.data.corpora import NEUTRAL
@@ -20,7 +21,7 @@ from train.losses import (
     task_loss,
 )
 from train.models.dmd import DMD
-from train.models.gd_unit import EDGES, GraphDistillation
+from train.models.gd_unit import EDGES, GraphDistillation, discrepancy, parse_edges
 from train.models.language import LanguageEncoder
 
 N_EMOTIONS = 7
@@ -265,10 +266,50 @@ def test_graph_distillation_teaches_along_edges_only() -> None:
     torch.testing.assert_close(out.edges[:4].sum(1), torch.ones(4))
     assert not out.edges[4].any()  # nobody to teach
     assert out.loss > 0
-    gap = (logits[:, [j for _, j in EDGES]] - logits[:, [i for i, _ in EDGES]]).abs().mean(-1)
+    gap = discrepancy(logits[:, [j for _, j in EDGES]], logits[:, [i for i, _ in EDGES]], 1.0)
     expected = ((out.edges + unit.prior) * gap)[:4].sum() / 5
     torch.testing.assert_close(out.loss, expected)
     # Only as a student does a modality move: with text favoured as teacher, text moves least.
     out.loss.backward()
     assert logits.grad is not None
     assert not logits.grad[4].any()
+
+
+def test_a_student_who_cannot_tell_learns_the_teacher_s_probabilities() -> None:
+    # A teacher is sure of class 0 in 60 % of cases, of class 1 in the rest: the best constant
+    # answer is (0.6, 0.4). By L1 of the logits it would be the commoner one, near (1, 0).
+    teacher = torch.tensor([[0.0, 4.0, -4.0]] * 6 + [[0.0, -4.0, 4.0]] * 4)
+    student = torch.zeros(3, requires_grad=True)
+    adam = torch.optim.Adam([student], 0.05)
+    for _ in range(300):
+        adam.zero_grad()
+        discrepancy(student.expand(10, 3), teacher, 1.0).mean().backward()
+        adam.step()
+    told = student.detach()[1:].softmax(dim=0)
+    torch.testing.assert_close(told, torch.tensor([0.6, 0.4]), atol=0.01, rtol=0)
+
+
+def test_sentiments_are_compared_by_their_difference() -> None:
+    gap = discrepancy(torch.tensor([[1.0], [-2.0]]), torch.tensor([[3.0], [-2.5]]), 1.0)
+    torch.testing.assert_close(gap, torch.tensor([2.0, 0.5]))
+
+
+def test_edges_are_named_teacher_to_student() -> None:
+    assert parse_edges("vision>text text>audio") == ((2, 0), (0, 1))
+    assert parse_edges("") == ()
+    with pytest.raises(UsageError, match="edge 'text>text'"):
+        parse_edges("text>audio text>text")
+    even = GraphDistillation(8, 16, 8, favoured=(), temperature=8.0)
+    torch.testing.assert_close(even.prior, torch.full((6,), 1 / 6))
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_hidden_modalities_may_be_cut(model: TrainingDMD, subset: tuple[str, ...]) -> None:
+    model.eval()
+    short = keep(batch(), subset, cut=True)
+    for m, name in zip(MODALITIES, ("input_ids", "audio", "vision"), strict=True):
+        assert (short[name].shape[1] == 1) == (m not in subset)
+    with torch.no_grad():
+        whole = model.dmd.predict(keep(batch(), subset))
+        for a, b in zip(model.dmd.predict(short), whole, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

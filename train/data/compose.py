@@ -19,7 +19,7 @@ from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
 
-from .corpora import EMOTIONS, NEUTRAL, DataError, Recording, Text
+from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Recording, Text
 from .spoken import Spoken
 from .utterance import Utterance
 
@@ -141,8 +141,16 @@ class Composer:
         weights = counts**config.class_power
         emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
         shown = self._shown(rng, emotion)
-        sentence = self._heard(rng, _pick(rng, self._told["train", shown["text"]]))
-        return self._compose(rng, "train", sentence, shown, emotion, augment=True)
+        some = bool(config.unlabelled_share)
+        labelled = rng.random() >= config.unlabelled_share if some else None
+        told = self._part(self._told["train", shown["text"]], labelled)
+        sentence = self._heard(rng, _pick(rng, told))
+        whole = self._compose(
+            rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
+        )
+        if labelled is False:
+            return replace(whole, emotion=UNKNOWN, sentiment=float("nan"), shown=None)
+        return whole
 
     def held_out(self, split: str) -> list[Utterance]:
         """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
@@ -173,9 +181,10 @@ class Composer:
         return [self._text_only(self._rated[split][k]) for k in order]
 
     def told(self, split: str) -> list[Utterance]:
-        """All text-only utterances with an emotion, in their natural frequency."""
-        sentences = (s for e in range(len(EMOTIONS)) for s in self._told[split, e])
-        return [self._text_only(sentence) for sentence in sentences]
+        """All text-only utterances with an emotion, in their natural frequency; short ones first,
+        for padding is computed too."""
+        sentences = [s for e in range(len(EMOTIONS)) for s in self._told[split, e]]
+        return [self._text_only(s) for s in sorted(sentences, key=lambda s: len(s.ids))]
 
     def _kind(self, epoch: int, batch: int) -> tuple[str, int]:
         """What training batch `batch` of an epoch holds: one modality alone or `whole`; and how
@@ -237,14 +246,17 @@ class Composer:
         emotion: int,
         *,
         augment: bool,
+        labelled: bool | None = None,
     ) -> Utterance:
-        audio = self._voice(rng, split, shown["audio"], augment=augment)
+        audio = self._voice(rng, split, shown["audio"], augment=augment, labelled=labelled)
         n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
             audio=audio,
-            vision=self._face(rng, split, shown["vision"], max(n_rows, 4), augment=augment),
+            vision=self._face(
+                rng, split, shown["vision"], max(n_rows, 4), augment=augment, labelled=labelled
+            ),
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
             shown=(shown["text"], shown["audio"], shown["vision"]),
@@ -273,23 +285,47 @@ class Composer:
             sentiment=float(self.sentiment_of[emotion]),
         )
 
-    def _voice(self, rng: Rng, split: str, emotion: int, *, augment: bool) -> Float:
+    def _part(self, items: Sequence[Any], labelled: bool | None) -> Sequence[Any]:
+        """The labelled or the unlabelled of these, spread evenly over them; all of them for None.
+
+        What is labelled never changes, so that the share of labels is one of the data set, not one
+        of the batches.
+        """
+        share = self._config.labelled_parts
+        if labelled is None:
+            return items
+        n = np.ceil(np.arange(len(items) + 1) * share)
+        chosen = np.flatnonzero((np.diff(n) > 0) == labelled)
+        return [items[k] for k in chosen] or items
+
+    def _voice(
+        self, rng: Rng, split: str, emotion: int, *, augment: bool, labelled: bool | None = None
+    ) -> Float:
         found = self._voices[split, emotion]
         if not found:
             return _nothing()[0]
         if augment:  # corpora equally often: the smaller one is not drowned
             found = _pick(rng, list(self._training_voices[emotion].values()))
-        rows = _pick(rng, found)
+        rows = _pick(rng, self._part(found, labelled))
         return augment_audio(rng, rows) if augment and rng.random() < 0.5 else rows
 
-    def _face(self, rng: Rng, split: str, emotion: int, n_rows: int, *, augment: bool) -> Float:
+    def _face(
+        self,
+        rng: Rng,
+        split: str,
+        emotion: int,
+        n_rows: int,
+        *,
+        augment: bool,
+        labelled: bool | None = None,
+    ) -> Float:
         # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
         neutral = emotion == NEUTRAL
         known = [e for e in _expressive() if self._faces[split, e]]
         if not known or not (neutral or emotion in known):
             return _nothing()[1]
         shown = int(rng.choice(known)) if neutral else emotion
-        peak = _pick(rng, self._faces[split, shown])
+        peak = _pick(rng, self._part(self._faces[split, shown], labelled))
         intensity = rng.uniform(0.0, 0.2) if neutral else rng.uniform(0.6, 1.1)
         return moving_face(rng, self._resting, peak, intensity, n_rows, drop=augment)
 

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["EDGES", "Distillation", "GraphDistillation"]
+from runtime.errors import UsageError
+from runtime.features.spec import MODALITIES
+
+__all__ = ["EDGES", "Distillation", "GraphDistillation", "discrepancy", "parse_edges"]
 
 # Ordered pairs (teacher i, student j) over text, audio, vision.
 EDGES = tuple((i, j) for i in range(3) for j in range(3) if i != j)
@@ -66,9 +70,33 @@ class GraphDistillation(nn.Module):
         if not self.learned:
             edges = self.prior * usable
         # The teacher is detached: knowledge flows along the edge, not against it.
-        gap = (logits[:, self.student] - logits[:, self.teacher].detach()).abs().mean(dim=-1)
+        gap = discrepancy(logits[:, self.student], logits[:, self.teacher].detach(), 1.0)
         loss = ((edges + self.prior * usable) * gap).sum(dim=1).mean()
         complete = usable.all(dim=1)
         mean = (edges * complete[:, None]).sum(dim=0) / complete.sum().clamp(min=1)
         regularisation = ((mean - self.prior) ** 2).sum() * complete.any()
         return Distillation(loss, regularisation, edges.detach())
+
+
+def discrepancy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """How far outputs (..., 1 + n_emotions) are from a teacher's: (...).
+
+    L1 of the sentiment, plus the KL divergence of the emotions at `temperature`, times its square
+    (Hinton et al. 2015). Logits are not compared by L1, as the published code does with its
+    sentiment: a student who cannot tell would learn their median, which says nothing; by the
+    divergence it learns the teacher's probabilities given what it knows itself.
+    """
+    gap = (student[..., 0] - teacher[..., 0]).abs()
+    if student.shape[-1] == 1:
+        return gap
+    told = F.log_softmax(teacher[..., 1:] / temperature, dim=-1)
+    own = F.log_softmax(student[..., 1:] / temperature, dim=-1)
+    return gap + temperature**2 * (told.exp() * (told - own)).sum(dim=-1)
+
+
+def parse_edges(text: str) -> tuple[tuple[int, int], ...]:
+    """`text>audio vision>audio` as pairs (teacher, student); raises UsageError otherwise."""
+    names = {f"{MODALITIES[i]}>{MODALITIES[j]}": (i, j) for i, j in EDGES}
+    if wrong := [edge for edge in text.split() if edge not in names]:
+        raise UsageError(f"edge {wrong[0]!r}: write teacher>student, such as {next(iter(names))}")
+    return tuple(names[edge] for edge in text.split())
