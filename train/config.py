@@ -69,6 +69,7 @@ class ModelConfig:
     n_steps_text: int = 0  # fixed lengths before the convolutions; the homogeneous heads then read
     n_steps_audio: int = 0  # flattened time. 0: any length, and they read the summary
     n_steps_vision: int = 0
+    orthogonal: bool = False  # C and P start as rotations of X~; torch's own start halves lengths
     decoupled: bool = True  # false: both spaces are X~ itself
     common_branch: bool = True  # false: the crossmodal branch alone, as in MulT
 
@@ -97,6 +98,7 @@ class LossConfig:
     hetero_gd: bool = True
     homo_prior: str = "text>audio text>vision"  # teacher>student: what edges are drawn to; the
     hetero_prior: str = "text>audio text>vision vision>audio"  # defaults are the published ones
+    distil_by_divergence: bool = False  # of the emotions; false: L1 of all outputs, as published
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
 
 

@@ -59,6 +59,7 @@ class TrainingDMD(nn.Module):
                 favoured=parse_edges(prior),
                 temperature=config.loss.edge_temperature,
                 learned=config.loss.learned_edges,
+                by_divergence=config.loss.distil_by_divergence,
             )
             for dim, hidden, prior in (
                 (d, config.model.gd_hidden, config.loss.homo_prior),

@@ -41,7 +41,8 @@ _LOSS_GROUPS = {
         "prior (edges), unweighted: the first may grow as the modalities become better.",
     ),
 }
-_ERRORS = ("ece", "ks", "mae")  # metrics of which less is better; these and the next are no percentages
+# Metrics of which less is better; these and the next are no percentages.
+_ERRORS = ("ece", "ks", "mae")
 _PLAIN = (*_ERRORS, "corr")
 _MODALITY_OF_RATE = {"audio": SPEC.audio_rate_hz, "vision": SPEC.vision_rate_hz}
 

@@ -295,7 +295,7 @@ class Composer:
         if labelled is None:
             return items
         n = np.ceil(np.arange(len(items) + 1) * share)
-        chosen = np.flatnonzero((np.diff(n) > 0) == labelled)
+        chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
         return [items[k] for k in chosen] or items
 
     def _voice(
