@@ -77,6 +77,10 @@ def said(events: list[EmotionEvent]) -> list[tuple[object, ...]]:
             for e in events if e.type == "final"]  # fmt: skip
 
 
+def finals(stream: EmotionStream) -> list[EmotionEvent]:
+    return [event for event in stream if event.type == "final"]
+
+
 def no_threads_left() -> bool:
     return not [t for t in threading.enumerate() if t.name.startswith("dmd-live")]
 
@@ -105,16 +109,29 @@ def test_a_live_stream_gives_the_finals_of_the_file(
 
 
 def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) -> None:
-    """Five clips; twenty where DMD_LIVE_DATA names a data folder."""
+    """Five clips; twenty where DMD_LIVE_DATA names a data folder. As a file that is paced, and as
+    devices would deliver them, with the recogniser beside the stream."""
     clips = [demo, *sorted((root / "tests" / "golden" / "emodb").glob("*.flac"))]
     if "DMD_LIVE_DATA" in os.environ:
         clips += sorted((Path(os.environ["DMD_LIVE_DATA"]) / "ravdess").glob("*.flac"))[::48]
     n_finals = 0
     for clip in clips:
+        with FileSource(clip) as file:
+            script = Script(list(file.packets()), paced=True)
+            script.modalities = file.modalities
         with EmotionStream(input=clip) as stream:
-            offline = said(list(stream))
-        with EmotionStream(input=clip, realtime=True, provisional=True) as stream:
-            assert said(list(stream)) == offline, clip
+            offline = list(stream)
+        with (
+            EmotionStream(input=clip, realtime=True, provisional=True) as paced,
+            EmotionStream(source=script, provisional=True) as beside,
+        ):
+            assert said(list(paced)) == said(offline), clip
+            for event, expected in zip(finals(beside), offline, strict=True):
+                reason = expected.modalities["vision"]
+                vision = reason if reason == "present" else "no camera"
+                same = replace(event, modalities={**event.modalities, "vision": reason})
+                assert event.modalities["vision"] == vision
+                assert said([same]) == said([expected]), clip
         n_finals += len(offline)
     assert n_finals >= len(clips)
 
