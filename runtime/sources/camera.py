@@ -1,6 +1,7 @@
 """Cameras, network video and files in their place, by OpenCV."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ class CameraSource:
         rate_hz: float | None = None,
     ) -> None:
         self._camera = int(camera) if str(camera).isdigit() else str(camera)
+        # Messages go into events and logs, where a password has no place.
+        self._name = re.sub(r"//[^/@]*@", "//", str(camera))
         self._wanted = {"WIDTH": width, "HEIGHT": height, "FPS": rate_hz}
         self._capture: Any = None
         self._in_use = threading.Lock()  # releasing a capture that another thread reads crashes
@@ -57,7 +60,7 @@ class CameraSource:
         self._capture = self._open(cv2)
         if not self._capture.isOpened():
             raise SourceError(
-                f"camera {self._camera}: cannot be opened; see `ls /dev/video*` for indices, check "
+                f"camera {self._name}: cannot be opened; see `ls /dev/video*` for indices, check "
                 "the address, or whether another program holds it"
             )
         for name, value in self._wanted.items():
@@ -113,9 +116,7 @@ class CameraSource:
                 if not grabbed and self._is_file:
                     return
                 if not grabbed:
-                    raise SourceError(
-                        f"camera {self._camera}: no more frames; check its connection"
-                    )
+                    raise SourceError(f"camera {self._name}: no more frames; check its connection")
                 if self._is_file:
                     due_s = begun_s + self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                     self._closed.wait(max(0.0, due_s - time_s))

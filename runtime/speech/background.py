@@ -25,6 +25,7 @@ _N_ANSWERS = 16
 _N_WAITING = 8  # finals; words of older ones would come too late for any use
 _STUCK_S = 10.0
 _N_ABANDONED = 3  # threads that hang, with their recognisers: no more of them
+_RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 _JOIN_S = 1.0
 
 
@@ -103,9 +104,10 @@ class _Job:
 class Background:
     """Transcribes in a thread of its own; a recogniser that fails or hangs is replaced.
 
-    `reopen` makes another recogniser. One that is at the same segment for 10 s is abandoned with
-    its thread when the next one is asked for. While three hang there is no other, and answers say
-    so.
+    `reopen` makes another recogniser: 0.5 s after one failed, then ever more rarely up to every
+    10 s. One that is at the same segment for 10 s is abandoned with its thread when the next one is
+    asked for. While three hang there is no other. Answers say what is wrong meanwhile;
+    `n_restarts` counts.
     """
 
     anticipates = True
@@ -176,7 +178,6 @@ class Background:
                 self._keep(job, Answer((), "speech recogniser hangs"))
             self._jobs = []
             return
-        self.n_restarts += 1
         self._current = None
         self._thread = self._start(None)
 
@@ -199,16 +200,17 @@ class Background:
 
     def _run(self, recogniser: SpeechToText | None) -> None:
         me = threading.current_thread()
+        answer, retry_s, delay_s = Answer(()), 0.0, _RETRY_S
         while (job := self._next(me)) is not None:
-            try:
-                recogniser = recogniser or self._reopen()
-                assert recogniser is not None
-                words = recogniser.transcribe(job.samples, job.segment.start_s, final=job.whole)
-                answer = Answer(words)
-            except DmdLiveError as error:
-                recogniser, answer = None, Answer((), str(error))
-            except Exception as error:  # a recogniser of any make must not end the stream
-                recogniser, answer = None, Answer((), f"{type(error).__name__}: {error}")
+            if recogniser is not None or time.monotonic() >= retry_s:
+                try:
+                    recogniser = recogniser or self._open_again()
+                    start_s = job.segment.start_s
+                    answer = Answer(recogniser.transcribe(job.samples, start_s, final=job.whole))
+                    delay_s = _RETRY_S
+                except Exception as error:  # a recogniser of any make must not end the stream
+                    recogniser, answer = None, Answer((), _reason(error))
+                    retry_s, delay_s = time.monotonic() + delay_s, min(2 * delay_s, _RETRY_MAX_S)
             with self._change:
                 if self._thread is not me:
                     break  # abandoned meanwhile
@@ -216,6 +218,12 @@ class Background:
                 self._keep(job, answer)
         if recogniser is not None:
             recogniser.close()
+
+    def _open_again(self) -> SpeechToText:
+        self.n_restarts += 1
+        recogniser = self._reopen()
+        assert recogniser is not None
+        return recogniser
 
     def _next(self, me: threading.Thread) -> _Job | None:
         with self._change:
@@ -228,3 +236,7 @@ class Background:
             job = self._jobs.pop(0)
             self._current, self._busy_since = job, time.monotonic()
             return job
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DmdLiveError) else f"{type(error).__name__}: {error}"

@@ -319,6 +319,12 @@ def test_merged_closes_what_it_opened_when_one_fails() -> None:
     assert not first.open
 
 
+def test_a_cameras_password_is_in_no_message() -> None:
+    with pytest.raises(SourceError) as told, CameraSource("rtsp://robot:secret@127.0.0.1:1/head"):
+        pass
+    assert str(told.value).startswith("camera rtsp://127.0.0.1:1/head: cannot be opened")
+
+
 def test_camera_that_is_not_there() -> None:
     with pytest.raises(SourceError, match="camera 99"), CameraSource("99"):
         pass

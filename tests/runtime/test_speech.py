@@ -266,6 +266,31 @@ def test_recognisers_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -
     assert not [t for t in threading.enumerate() if t.name == "dmd-live-speech"]
 
 
+def test_a_recogniser_that_always_fails_is_not_opened_for_every_word() -> None:
+    def reopen() -> SpeechToText:
+        opened.append(time.monotonic())
+        raise SpeechError("out of memory")
+
+    class Broken(Hanging):
+        def transcribe(self, samples: Float, start_s: float, *, final: bool = True) -> Any:
+            raise ValueError("bad alignment")
+
+    opened: list[float] = []
+    transcriber = Background(Broken(threading.Event()), reopen)
+    answers: list[Answer | None] = []
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until:
+        segment = Segment(time.monotonic(), 0.0)
+        transcriber.ask(segment, SILENCE, "final")
+        time.sleep(0.02)
+        answers.append(transcriber.answer(segment))
+    transcriber.close()
+    assert answers[0] == Answer((), "ValueError: bad alignment")
+    assert answers[-1] == Answer((), "out of memory")
+    assert 1 <= len(opened) <= 2
+    assert transcriber.n_restarts == len(opened)
+
+
 def test_the_newest_words_win_and_only_finals_wait() -> None:
     class Slow(Hanging):
         def transcribe(
