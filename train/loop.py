@@ -137,9 +137,10 @@ def keep(batch: Batch, modalities: Sequence[str], *, cut: bool = False) -> Batch
     out = dict(batch)
     for m in MODALITIES:
         if m not in modalities:
-            out[f"{m}_mask"] = torch.zeros_like(batch[f"{m}_mask"])
-            for name in {m, f"{m}_mask", "input_ids" if m == "text" else m} & set(batch):
-                out[name] = out[name][:, :1] if cut else out[name]
+            rows, mask = "input_ids" if m == "text" and "input_ids" in batch else m, f"{m}_mask"
+            out[mask] = torch.zeros_like(batch[mask])
+            if cut:
+                out[rows], out[mask] = out[rows][:, :1], out[mask][:, :1]
     return out
 
 

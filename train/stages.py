@@ -8,6 +8,7 @@
 the same command goes on, and what is finished is kept.
 """
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,10 @@ def train_stages(settings: Config, options: run.Options) -> None:
     if options.data_format != "corpora" or options.teacher is None:
         raise UsageError("--teacher needs sentences: the corpora of --data-format corpora")
     out = Path(options.out)
+    if options.restart and parallel.is_first():
+        for name in ("teacher", "language", "student", "plain"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    parallel.wait()
     _train("teacher", _large(settings, options.teacher), options, None)
     _distil(settings, options)
     small = replace(settings.model, language=str(out / "language"), language_layers=0)
@@ -70,7 +75,9 @@ def _train(name: str, settings: Config, options: run.Options, teacher: str | Non
     if finished(folder, settings):
         _say("finished already")
         return
-    run.train(settings, replace(options, out=str(folder), teacher_checkpoint=teacher))
+    run.train(
+        settings, replace(options, out=str(folder), teacher_checkpoint=teacher, restart=False)
+    )
 
 
 def _distil(settings: Config, options: run.Options) -> None:
@@ -108,8 +115,8 @@ def _say(line: str) -> None:
 def _row(folder: Path) -> dict[str, Any]:
     """Macro-F1, parameters and milliseconds an utterance.
 
-    `macro_f1_text`: of all the test sentences alone, in their natural frequency (`n_text` of them);
-    `macro_f1` and `macro_f1_composed_text`: of composed utterances, whole and text alone.
+    `macro_f1_text`: of all the test sentences alone, in their natural frequency; `macro_f1` and
+    `macro_f1_composed_text`: of composed utterances, whole and text alone.
     """
     source = checkpoint.load(folder)
     test = source.info["metrics"]["test"]

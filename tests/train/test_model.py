@@ -84,6 +84,17 @@ def test_every_loss_term_is_logged_finite_and_reaches_all_parameters(model: Trai
     assert [n for n in dead if not n.startswith("dmd.language.encoder.pooler")] == []
 
 
+@pytest.mark.parametrize("lacking", MODALITIES)
+def test_bf16_gradients_are_finite_where_a_batch_lacks_a_modality(
+    model: TrainingDMD, lacking: str
+) -> None:
+    part = keep(batch(), [m for m in MODALITIES if m != lacking], cut=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(part).total
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_training_lowers_the_loss(model: TrainingDMD) -> None:
     adam = torch.optim.Adam(model.parameters(), 3e-3)
     data = batch(14)

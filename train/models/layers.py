@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +97,17 @@ class MaskedConv(nn.Module):
     def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, dim_in), (B, T) bool -> (B, ceil(T / stride), dim) and its mask."""
         rows = rows * mask[..., None]
-        out = self.conv(rows.transpose(1, 2)).transpose(1, 2)
+        out = _convolve(self.conv, rows)
         return out, mask[:, self.n_lost :: self.stride]
+
+
+def _convolve(conv: nn.Module, rows: Tensor) -> Tensor:
+    """(B, T, dim_in) -> (B, T', dim), on the CPU never in bf16: there torch 2.13's gradient of the
+    weights is not finite where all rows are 0 (a modality that a whole batch lacks)."""
+    if rows.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return cast(Tensor, conv(rows.float().transpose(1, 2)).transpose(1, 2))
+    return cast(Tensor, conv(rows.transpose(1, 2)).transpose(1, 2))
 
 
 class ConvFront(nn.Module):
@@ -122,7 +132,7 @@ class ConvFront(nn.Module):
     def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, dim_in), (B, T) bool -> (B, ceil(T / stride), dim) and its mask."""
         for k, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            rows = conv((rows * mask[..., None]).transpose(1, 2)).transpose(1, 2)
+            rows = _convolve(conv, rows * mask[..., None])
             mask = mask[:, :: self.stride] if k == 1 else mask
             rows = norm(rows).relu()
             rows = self.dropout(rows) if k < 2 else rows
