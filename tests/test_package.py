@@ -158,14 +158,16 @@ def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])
 def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> None:
-    info = json.loads((root / "runtime" / "default_bundle" / "bundle.json").read_text())
+    bundle = root / "runtime" / "default_bundle"
+    info = json.loads((bundle / "bundle.json").read_text())
+    certificate = json.loads((bundle / "certificate.json").read_text())
     text = (root / path).read_text(encoding="utf-8")
     table = {
         cells[1].removesuffix(" (human ratings)"): cells
         for cells in ([c.strip() for c in line.split("|")] for line in text.splitlines())
         if len(cells) == 8
     }
-    metrics = {(row["subset"], row["model"]): row["metrics"] for row in info["parity"]["rows"]}
+    metrics = {(row["subset"], row["model"]): row["metrics"] for row in certificate["rows"]}
     for subset in {subset for subset, _ in metrics}:
         torch, fp32, int8 = (metrics[subset, model] for model in ("torch", "fp32", "int8"))
         wanted = ["", "", "", f"{int8['mae']:.2f}", f"{int8['corr']:.2f}"]
@@ -174,3 +176,9 @@ def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> Non
             f1 = f"{100 * torch['macro_f1']:.1f} / {100 * int8['macro_f1']:.1f}"
             wanted[:3] = [accuracy, f1, f"{int8['ece']:.2f}"]
         assert table[subset][2:7] == wanted
+    for line in info["measured"]["lines"]:
+        places, scale = (3, 1) if line["metric"] == "correlation" else (1, 100)
+        values = " / ".join(
+            f"{scale * line['values'][model]:.{places}f}" for model in ("torch", "fp32", "int8")
+        )
+        assert f"| {line['name']} | {line['metric']} | {line['n']} | {values} |" in text
