@@ -99,7 +99,8 @@ def listening(
     with subprocess.Popen(
         [*within, *DMD_LIVE, "--microphone", "default", "--json", *args],
         cwd=folder or root,
-        env={**frank(microphone.env), "PYTHONPATH": str(root), "TMPDIR": str(folder or root)},
+        env={**frank(microphone.env), "PYTHONPATH": str(root)}
+        | ({} if folder is None else {"TMPDIR": str(folder)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
