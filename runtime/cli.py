@@ -48,7 +48,7 @@ class Options:
     camera: str | None = option(
         None,
         metavar="N|URL",
-        help="live pictures: index, device path, RTSP or HTTP URL, GStreamer pipeline",
+        help="live pictures: index, device path, RTSP or HTTP URL, GStreamer pipeline, video file",
     )
     microphone: str | None = option(
         None, metavar="NAME", help="live sound: device name or default; none without --camera only"
@@ -305,7 +305,7 @@ def _summary(stats: dict[str, Any]) -> None:
     again = ", ".join(f"{name} {n}x" for name, n in stats["restarts"].items() if n) or "none"
     print(
         f"dmd-live: {stats['final']} utterances; packets dropped: {lost}; "
-        f"devices reopened: {again}",
+        f"overruns: {stats['overruns']}; devices reopened: {again}",
         file=sys.stderr,
     )
     if recording := stats["recording"]:

@@ -1,6 +1,9 @@
 """A calm view of a live stream in the terminal (rich): what is said, felt and seen right now."""
 
+import logging
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from .features.spec import MODALITIES
@@ -27,6 +30,7 @@ class View:
 
         self._line, self._stats = line, stats
         self._event: EmotionEvent | None = None
+        self._restore = ExitStack()
         self._console = Console()
         self._live = Live(
             get_renderable=lambda: self.panel(self._event),
@@ -36,9 +40,14 @@ class View:
 
     def __enter__(self) -> "View":
         self._live.__enter__()
+        # rich has put itself into sys.stderr, so that lines from elsewhere come above the panel.
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                self._restore.callback(handler.setStream, handler.setStream(sys.stderr))
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._restore.close()
         self._live.stop()
 
     def show(self, event: EmotionEvent) -> None:
@@ -54,6 +63,7 @@ class View:
         from rich.text import Text
 
         stats = self._stats()
+        width = self._console.width - 3  # room for the ^C that a terminal writes behind it
         # A device that fails is told at once; an event says what was missing when it was made.
         states = {} if event is None else dict(event.modalities)
         states.update(stats["down"])
@@ -62,7 +72,8 @@ class View:
         foot = f"dropped: {dropped}   overruns: {stats['overruns']}"
         lights = Text("  ").join(Text(f"● {m}", style=_light(states.get(m))) for m in MODALITIES)
         if event is None:
-            return Panel(Group(lights, _yellow(notes), Text(foot, style="dim")), title="listening")
+            body = Group(lights, _yellow(notes), Text(foot, style="dim"))
+            return Panel(body, title="listening", width=width)
         said = Text(event.text or "(no words)", style="italic")
         took_ms = event.latency_ms["total"]
         foot = f"sentiment {event.sentiment:+.1f}   latency {took_ms:.0f} ms   {foot}"
@@ -70,6 +81,7 @@ class View:
         return Panel(
             Group(said, _bars(event), lights, _yellow(notes), Text(foot, style="dim")),
             title="..." if event.type == "provisional" else "last utterance",
+            width=width,
         )
 
 

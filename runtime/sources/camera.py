@@ -56,13 +56,14 @@ class CameraSource:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV loads FFmpeg
         import cv2
 
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 4, as Debian and JetPack have it, and OpenCV 5; 0 is silence.
+        (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
         self._capture = self._open(cv2)
         if not self._capture.isOpened():
-            raise SourceError(
-                f"camera {self._name}: cannot be opened; see `ls /dev/video*` for indices, check "
-                "the address, or whether another program holds it"
-            )
+            what_to_do = "see `ls /dev/video*` for indices, and whether another program holds it"
+            if "://" in self._name:
+                what_to_do = "check the address, and whether the camera is on"
+            raise SourceError(f"camera {self._name}: cannot be opened; {what_to_do}")
         for name, value in self._wanted.items():
             if value is not None:
                 name = name if name == "FPS" else f"FRAME_{name}"
