@@ -296,7 +296,7 @@ class Composer:
             return items
         n = np.ceil(np.arange(len(items) + 1) * share)
         chosen = np.flatnonzero((np.diff(n) > 0) == labelled)
-        return [items[k] for k in chosen] or items
+        return [items[int(k)] for k in chosen] or items
 
     def _voice(
         self, rng: Rng, split: str, emotion: int, *, augment: bool, labelled: bool | None = None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, by_columns, data = state
-        order = "F" if by_columns else "C"
+        order: Literal["F", "C"] = "F" if by_columns else "C"
         if kind.dtype == object:
             self.value = np.empty(len(data), object)
             self.value[:] = [_plain(item) for item in data]
@@ -142,10 +142,10 @@ def _from_buffer(
 ) -> NDArray[Any]:
     if kind.dtype == object or not isinstance(data, bytes | bytearray):
         raise _RefusedError("objects made of bytes")
-    array = np.empty(0, kind.dtype)
+    array: Any = np.empty(0, kind.dtype)
     # As numpy does it, so that the bytes are not copied: the array may be written to.
     array.__setstate__((1, shape, kind.dtype, order == "F", bytes(data)))
-    return array
+    return cast(NDArray[Any], array)
 
 
 def _scalar(kind: _Dtype, data: bytes) -> Any:

@@ -115,7 +115,8 @@ class DMD(nn.Module):
         self.encode_common = nn.Linear(d, d, bias=False)  # 1x1 convolution, shared
         self.encode_private = nn.ModuleDict({m: nn.Linear(d, d, bias=False) for m in MODALITIES})
         for encoder in (self.encode_common, *self.encode_private.values()):
-            nn.init.orthogonal_(encoder.weight)  # torch's own would halve what passes through
+            # torch's own values would halve what passes through
+            nn.init.orthogonal_(cast(nn.Linear, encoder).weight)
         self.self_common = nn.ModuleDict({m: _transformer(config, d, m) for m in MODALITIES})
         self.crossmodal = nn.ModuleDict(
             {
