@@ -114,9 +114,9 @@ def listening(
             listener.join()
 
 
-def test_doctor_hears_the_microphone(root: Path, sound: dict[str, str], tmp_path: Path) -> None:
+def test_doctor_hears_the_microphone(root: Path, microphone: Microphone, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "runtime.cli", "--doctor", "--microphone", "default", "--json"]
-    env = {**sound, "DMD_LIVE_CACHE": str(tmp_path / "cache")}
+    env = {**microphone.env, "DMD_LIVE_CACHE": str(tmp_path / "cache")}
     out = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120)
     checks = {check["name"]: check for check in json.loads(out.stdout)["checks"]}
     assert checks["microphone"]["state"] == "fine"
