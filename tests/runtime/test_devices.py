@@ -167,7 +167,7 @@ def test_devices_that_fail(
             assert listener.wait(lambda: len(listener.finals) > n, 9.0), listener.errors
             final = listener.finals[-1]
             assert final["modalities"]["text"] == final["modalities"]["audio"] == "present"
-            assert "might" in final["text"]
+            assert "might" in final["text"].lower()  # clipped, the word before it may get lost
             return final
 
         def seen_again() -> None:
