@@ -167,7 +167,8 @@ def test_devices_that_fail(
             assert listener.wait(lambda: len(listener.finals) > n, 9.0), listener.errors
             final = listener.finals[-1]
             assert final["modalities"]["text"] == final["modalities"]["audio"] == "present"
-            assert "might" in final["text"].lower()  # clipped, the word before it may get lost
+            # Which words a clipped sentence has is the distortion's choice.
+            assert percent > 100 or "might" in final["text"].lower(), final["text"]
             return final
 
         def seen_again() -> None:
