@@ -16,7 +16,7 @@ from typing import Any
 
 from runtime.bench import JUDGED, Measured, Target, measure, targets
 from runtime.bench_report import require_some, show, summary, tables
-from runtime.bundle import Bundle
+from runtime.bundle import CERTIFICATE, Bundle
 from runtime.config import option, parse
 from runtime.engines.choose import ENGINES, open_engine
 from runtime.errors import DmdLiveError, UsageError
@@ -133,9 +133,9 @@ def _baselines(options: Options, info: dict[str, Any]) -> list[Target]:
 
 def _accuracy(folder: Path, info: dict[str, Any]) -> dict[str, float]:
     """Model -> accuracy with all modalities, as the certificate names them; empty without one."""
-    if bundle.CERTIFICATE not in info["files"]:
+    if CERTIFICATE not in info["files"]:
         return {}
-    rows = json.loads((folder / bundle.CERTIFICATE).read_bytes())["rows"]
+    rows = json.loads((folder / CERTIFICATE).read_bytes())["rows"]
     return {r["model"]: r["metrics"]["accuracy"] for r in rows if r["subset"] == _PLOTTED}
 
 

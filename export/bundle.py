@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import FORMAT, Bundle, own_hash
+from runtime.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.files import write_file
 
-__all__ = ["CERTIFICATE", "Options", "publish", "read", "update", "write_file"]
-
-
-CERTIFICATE = "certificate.json"
+__all__ = ["Options", "publish", "read", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)

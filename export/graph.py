@@ -24,6 +24,7 @@ from runtime.features.audio import audio_rows
 from runtime.features.pack import INPUTS, OUTPUTS, Rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
+from runtime.files import write_file
 from train import checkpoint
 from train.data.corpora import EMOTIONS
 from train.data.prototypes import prototypes
@@ -103,7 +104,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
         shutil.copyfile(source.folder / "tokenizer.json", folder / "tokenizer.json")
         engine = OrtEngine((folder / "model.fp32.onnx").read_bytes())
         known = _known_utterances(folder / "tokenizer.json")
-        bundle.write_file(folder / GOLDEN, record(engine, known))
+        write_file(folder / GOLDEN, record(engine, known))
         bundle.update(
             folder,
             {

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from runtime.bundle import Bundle
+from runtime.bundle import CERTIFICATE, Bundle
 from runtime.config import option, parse
 from runtime.engines.base import Engine
 from runtime.engines.choose import candidates
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.files import write_file
 from train import checkpoint
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
@@ -222,11 +223,9 @@ def _write(
             f"| {row.subset} | {row.model} | {' | '.join(cells)} | {row.max_difference:.1e} |"
             f" {row.same_emotion:.1%} |"
         )
-    bundle.write_file(
-        folder / bundle.CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode()
-    )
-    bundle.write_file(folder / TABLE, ("\n".join(lines) + "\n").encode())
-    documents = {*info.get("documents", []), bundle.CERTIFICATE, TABLE}
+    write_file(folder / CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode())
+    write_file(folder / TABLE, ("\n".join(lines) + "\n").encode())
+    documents = {*info.get("documents", []), CERTIFICATE, TABLE}
     bundle.update(folder, {"documents": sorted(documents)})
 
 

@@ -24,6 +24,7 @@ from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.pack import OUTPUTS
+from runtime.files import write_file
 from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
@@ -42,9 +43,7 @@ _CALIBRATION = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percent
 _N_EXAMPLES = 96
 _N_RANKING = 100
 _SMOOTHING = 0.75  # SmoothQuant's alpha: how much of an outlier moves into the weights
-_BLOCK = (
-    32  # weights that share a scale; with one scale a column, sentences differ three times more
-)
+_BLOCK = 32  # weights that share a scale; one for a column cost sentences 0.95 points of Acc-7
 _N_TIMED = 30
 
 
@@ -153,7 +152,7 @@ def quantize(
             print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)
     precision = _PRECISIONS[recipe]
     name = f"model.{precision}.onnx"
-    bundle.write_file(folder / name, model)
+    write_file(folder / name, model)
     facts = {
         "recipe": recipe,
         "calibration": calibration if recipe in ("int8-qdq", "mixed") else None,

@@ -15,9 +15,10 @@ from typing import Any
 from .errors import BundleError
 from .features.spec import SPEC
 
-__all__ = ["DEFAULT", "FORMAT", "Bundle", "own_hash"]
+__all__ = ["CERTIFICATE", "DEFAULT", "FORMAT", "Bundle", "own_hash"]
 
 FORMAT = 1
+CERTIFICATE = "certificate.json"  # what export cost the models; export.parity writes it
 DEFAULT = Path(__file__).parent / "default_bundle"
 # Smallest and fastest first.
 _PREFERENCE = ("int8", "fp16", "fp32")

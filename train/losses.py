@@ -86,8 +86,8 @@ class TrainingDMD(nn.Module):
         emotion = batch["emotion"][:, None]
         shown = batch.get("shown", emotion.expand(-1, len(MODALITIES)))
         agree = present & (shown == emotion)  # what contradicts the rest is not drawn to it
-        if config.doubt:
-            n_emotions = features.outputs.shape[1] - 1
+        n_emotions = features.outputs.shape[1] - 1
+        if config.doubt and n_emotions:  # a model of sentiment alone has none to doubt
             target = doubtful(batch["emotion"], shown, present, n_emotions, config.doubt)
             batch = {**batch, "target": target}
         terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}

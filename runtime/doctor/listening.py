@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import models
 from ..bench import contract_inputs, utterance
-from ..bundle import Bundle
+from ..bundle import CERTIFICATE, Bundle
 from ..engines.choose import open_engine
 from ..engines.golden import GOLDEN
 from ..errors import BundleError, DmdLiveError
@@ -19,7 +19,6 @@ from .base import FINE, MISSING, NOT_NEEDED, Check, Use
 
 __all__ = ["bundle", "camera", "face", "microphone", "voice", "words"]
 
-_CERTIFICATE = "certificate.json"  # export.parity writes it
 _LISTENED_S = 0.5
 _WORDS = {"vosk": "vosk-small-en-us", "moonshine": "moonshine-tiny-en"}
 
@@ -193,10 +192,10 @@ class _Said(logging.Handler):
 def _certificate(bundle: Bundle) -> Check:
     name = "certificate"
     remedy = f"python -m export.parity --bundle {bundle.folder} (where the model was trained)"
-    if _CERTIFICATE not in bundle.info["files"]:
+    if CERTIFICATE not in bundle.info["files"]:
         detail = "none: nobody says what export cost this model"
         return Check(name=name, state=MISSING, detail=detail, remedy=remedy)
-    certificate = json.loads((bundle.folder / _CERTIFICATE).read_bytes())
+    certificate = json.loads((bundle.folder / CERTIFICATE).read_bytes())
     verdict = certificate["models"].get(bundle.precision, {})
     if verdict.get("sha256") != hashlib.sha256(bundle.model).hexdigest():
         detail = f"it is not about this {bundle.precision} model"

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Engine"]
+from ..errors import FeatureError
+
+__all__ = ["Arrays", "Engine", "require_finite"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -24,3 +27,10 @@ class Engine(Protocol):
         in or out, is not finite.
         """
         ...
+
+
+def require_finite(arrays: Arrays, kind: str) -> None:
+    """Raises FeatureError for NaN and infinite values; `kind`: input or output."""
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise FeatureError(f"{kind} {name!r} holds NaN or infinite values")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError, FeatureError
 from ..models import cache_folder
-from .base import Arrays
+from .base import Arrays, require_finite
 from .profiles import PROFILES
 
 __all__ = ["PROVIDERS", "OrtEngine"]
@@ -54,17 +54,13 @@ class OrtEngine:
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`."""
-        for name, value in inputs.items():
-            if not np.isfinite(value).all():  # quantized, NaN would come out as a number
-                raise FeatureError(f"input {name!r} holds NaN or infinite values")
+        require_finite(inputs, "input")  # quantized, NaN would come out as a number
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
             raise FeatureError(f"the graph refused its inputs: {_first_line(error)}") from error
         outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
-        for name, value in outputs.items():
-            if not np.isfinite(value).all():
-                raise FeatureError(f"output {name!r} is not finite")
+        require_finite(outputs, "output")
         return outputs
 
 

@@ -16,7 +16,7 @@ from ..features.pack import INPUTS, OUTPUTS
 from ..files import write_file
 from ..models import cache_folder
 from . import gpu
-from .base import Arrays
+from .base import Arrays, require_finite
 from .profiles import PROFILES
 from .stored import BACKENDS, find
 
@@ -109,9 +109,7 @@ class TrtEngine:
             for name, values in outputs.items():
                 self._copy(values.ctypes.data, self._memory[name], values.nbytes, "DeviceToHost")
             self._call("cudaStreamSynchronize", self._stream)
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                raise FeatureError(f"output {name!r} is not finite")
+        require_finite(outputs, "output")
         return outputs
 
     def keep_kernels(self) -> None:
@@ -217,9 +215,8 @@ def _checked(inputs: Arrays) -> dict[str, NDArray[Any]]:
             for axis, n in zip(axes, values.shape, strict=True)
         ):
             raise FeatureError(f"input {name!r} is {values.dtype} of shape {values.shape}")
-        if not np.isfinite(values).all():
-            raise FeatureError(f"input {name!r} holds NaN or infinite values")
         arrays[name] = np.ascontiguousarray(values)
+    require_finite(arrays, "input")
     return arrays
 
 

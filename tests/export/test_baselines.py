@@ -6,38 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from export import baselines, bench
 from export import bundle as writer
 from runtime.bench import JUDGED
 from runtime.bundle import DEFAULT
-from train import checkpoint
-from train.config import Config, ModelConfig
-from train.data.corpora import EMOTIONS
-from train.models.dmd import DMD
-from train.models.language import LanguageEncoder
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
-    """A checkpoint folder of a small model with random weights."""
-    torch.manual_seed(0)
-    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8))
-    language = LanguageEncoder.from_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30_522,
-            "hidden_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        }
-    )
-    folder = tmp_path_factory.mktemp("checkpoint")
-    dmd = DMD(settings.model, language, len(EMOTIONS))
-    checkpoint.save(folder, dmd, settings, tokenizer_json, {"emotions": list(EMOTIONS)})
-    return folder
 
 
 @pytest.fixture

@@ -20,34 +20,8 @@ from runtime.errors import BundleError, EngineError, UsageError
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
 from train import checkpoint
-from train.config import Config, ModelConfig
 from train.data.corpora import EMOTIONS
 from train.data.utterance import Utterance
-from train.models.dmd import DMD
-from train.models.language import LanguageEncoder
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
-    """A checkpoint folder of a small model with random weights."""
-    torch.manual_seed(0)
-    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, front_audio=12))
-    language = LanguageEncoder.from_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30_522,
-            "hidden_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        }
-    )
-    dmd = DMD(settings.model, language, len(EMOTIONS))
-    dmd.temperature.copy_(torch.linspace(0.5, 2.0, 8))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": {"uncertain_below": 0.5}}
-    checkpoint.save(folder, dmd, settings, tokenizer_json, info)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -204,6 +204,12 @@ def test_what_contradicts_itself_is_doubted() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_model_of_sentiment_alone_has_nothing_to_doubt() -> None:
+    doubting = replace(SMALL, loss=replace(SMALL.loss, doubt=0.4))
+    model = TrainingDMD(DMD(SMALL.model, small_language(), 0), doubting)
+    assert torch.isfinite(model({**batch(), "emotion": torch.full((6,), -1)}).total)
+
+
 def test_the_doubt_reaches_the_fused_prediction_alone(model: TrainingDMD) -> None:
     shown = torch.zeros((len(batch()["emotion"]), 3), dtype=torch.long)
     shown[:, 1] = 3
