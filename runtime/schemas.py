@@ -9,7 +9,7 @@ from .speech.base import Word
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises when a field of an event's JSON changes its meaning or goes away."""
 SCHEMA = Path(__file__).parent / "event.schema.json"
 
