@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from tqdm import tqdm
@@ -29,8 +30,10 @@ from train.data import corpora
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.loop import Batch, Predictions, keep, predict
+from train.models.dmd import DMD
 from train.prepare import prepare
 from train.provenance import commit
+from train.teacher import Teacher
 
 from . import bundle
 from .parity import infer_onnx
@@ -38,6 +41,7 @@ from .parity import infer_onnx
 __all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure", "run"]
 
 _Infer = Callable[[Iterable[Batch]], Predictions]
+_Retell = Callable[[Utterance], Utterance]
 _SHOWN_S = 2.0  # a picture is looked at for this long
 _CURVES = (("text", "audio", "vision"), ("text",), ("audio",), ("vision",))
 
@@ -102,12 +106,14 @@ def run(options: Options) -> list[Measured]:
     info = bundle.read(folder)
     tokenizer = source.folder / "tokenizer.json"
     models: dict[str, _Infer] = {}
+    retell: dict[str, _Retell] = {}
     if options.teacher is not None:
-        models["teacher"] = _torch(checkpoint.load(Path(options.teacher)))
-    models["torch"] = _torch(source)
+        teacher = Teacher(Path(options.teacher), torch.device("cpu"))
+        models["teacher"], retell["teacher"] = _torch(teacher.model), teacher.retold
+    models["torch"] = _torch(source.model)
     for precision in info["models"]:
         models[precision] = _onnx(OrtEngine(Bundle.load(folder, precision).model))
-    found = measure(models, lines(data, Path(options.cache), tokenizer))
+    found = measure(models, lines(data, Path(options.cache), tokenizer), retell)
     print(table(found))
     _draw(
         folder / "coverage.png",
@@ -131,7 +137,7 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
 
     def said(corpus: str, split: str) -> list[Utterance]:
         return [
-            _utterance(text=ids, emotion=t.emotion, sentiment=_sentiment(t))
+            _utterance(text=ids, words=t.text, emotion=t.emotion, sentiment=_sentiment(t))
             for t in sentences
             if t.corpus == corpus
             and t.split == split
@@ -179,15 +185,18 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
     return [line for line in out if line.utterances]
 
 
-def measure(models: dict[str, _Infer], wanted: Sequence[Line]) -> list[Measured]:
-    """Every line by every model."""
+def measure(
+    models: dict[str, _Infer], wanted: Sequence[Line], retell: dict[str, _Retell]
+) -> list[Measured]:
+    """Every line by every model; `retell` of those that read other word pieces."""
     out = []
     for line in wanted:
         values = {}
         for name, infer in models.items():
-            shown = f"{line.name}: {name}"
-            found = infer(tqdm(_singly(line.utterances), shown, len(line.utterances), leave=False))
-            chosen_on = infer(_singly(line.valid)) if line.valid else None
+            shown, own = f"{line.name}: {name}", retell.get(name, replace)
+            test, valid = ([own(u) for u in part] for part in (line.utterances, line.valid))
+            found = infer(tqdm(_singly(test), shown, len(test), leave=False))
+            chosen_on = infer(_singly(valid)) if valid else None
             values[name] = line.score(found, chosen_on)
         out.append(Measured(line.name, line.metric, len(line.utterances), values))
     return out
@@ -253,8 +262,8 @@ def _composed_test(
     return compose(data, settings, tokenizer, cache).held_out("test")
 
 
-def _torch(source: checkpoint.Checkpoint) -> _Infer:
-    return lambda batches: predict(source.model, batches)
+def _torch(model: DMD) -> _Infer:
+    return lambda batches: predict(model, batches)
 
 
 def _onnx(engine: OrtEngine) -> _Infer:

@@ -24,7 +24,7 @@ class Teacher:
     """A checkpoint, frozen. Its word pieces may differ from the student's: it reads the words."""
 
     def __init__(self, folder: Path, device: torch.device, precision: str = "fp32") -> None:
-        self._model = checkpoint.load(folder).model.to(device)
+        self.model = checkpoint.load(folder).model.to(device)
         self._device, self._low = device, precision == "bf16"
         tokenizer = folder / "tokenizer.json"
         self._text = TextFeatures(tokenizer) if tokenizer.exists() else None
@@ -52,14 +52,14 @@ class Teacher:
 
     @torch.no_grad()
     def _outputs(self, utterances: Sequence[Utterance]) -> Tensor:
-        batch = collate([self._retold(utterance) for utterance in utterances])
+        batch = collate([self.retold(utterance) for utterance in utterances])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
-            outputs = self._model({n: t.to(self._device) for n, t in batch.items()}).outputs
+            outputs = self.model({n: t.to(self._device) for n, t in batch.items()}).outputs
         return outputs.float()
 
     def read(self, sentences: Sequence[str]) -> list[Utterance]:
         """Utterances of text alone."""
-        config = self._model.config
+        config = self.model.config
         return [
             Utterance(
                 text=np.zeros(0, np.int64),
@@ -72,7 +72,8 @@ class Teacher:
             for sentence in sentences
         ]
 
-    def _retold(self, utterance: Utterance) -> Utterance:
+    def retold(self, utterance: Utterance) -> Utterance:
+        """The utterance with its words in the teacher's own pieces."""
         if self._text is None or not utterance.words:
             return utterance
         return replace(utterance, text=self._text.ids(utterance.words))
