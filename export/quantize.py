@@ -267,6 +267,8 @@ class Maker:
     def _dynamic(self, excluded: list[str]) -> bytes:
         """Of `excluded`, the weights become int8 all the same: the size is that of all int8."""
         import onnx
+
+        logging.basicConfig()  # first: the module that comes next has all be told otherwise
         from onnxruntime.quantization.matmul_nbits_quantizer import (
             DefaultWeightOnlyQuantConfig,
             MatMulNBitsQuantizer,
