@@ -166,6 +166,7 @@ class OptimConfig:
     accumulate: int = 1  # batches a step
     precision: str = "fp32"  # or "bf16": mixed precision
     patience: int = 2  # epochs without a better validation score before stopping
+    n_threads: int = 0  # of torch on the CPU, whose sums round by their number; 0: its own choice
 
 
 @dataclass(frozen=True, kw_only=True)

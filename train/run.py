@@ -157,6 +157,8 @@ def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
     out, target = Path(options.out), device(options.device)
     torch.use_deterministic_algorithms(True)
+    if settings.optim.n_threads > 0:
+        torch.set_num_threads(settings.optim.n_threads)
     tokenizer = _tokenizer(settings)
     if options.data_format == "corpora" and parallel.is_first():
         for line in corpora.missing(Path(options.data), settings.data.corpora.split()):

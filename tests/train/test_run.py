@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from export import bundle as writer
@@ -20,6 +21,7 @@ from export import graph, measure, parity, quantize
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
 from train import checkpoint, config, run
+from train.data.corpora import DataError
 
 
 def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
@@ -66,6 +68,17 @@ def test_killed_and_resumed_is_the_same_run(
             config.load(root / "configs" / "quick.toml", settings),
             run.Options(data=str(data), out=str(out), cache=str(data / "cache")),
         )
+
+
+def test_the_configuration_says_how_many_threads(root: Path, tmp_path: Path) -> None:
+    settings = config.load(root / "configs" / "quick.toml", ("optim.n_threads=3",))
+    before = torch.get_num_threads()
+    try:
+        with pytest.raises(DataError):  # there is nothing to train on
+            run.train(settings, run.Options(data=str(tmp_path), out=str(tmp_path / "out")))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_from_checkpoint_to_events(
