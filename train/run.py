@@ -173,7 +173,7 @@ def train(settings: Config, options: Options) -> None:
     if options.teacher_checkpoint is not None:
         teacher = Teacher(Path(options.teacher_checkpoint), target, precision)
         if isinstance(corpus, Composer) and settings.data.text_share:
-            teacher.remember(corpus.told("train"), state.folder / "taught.safetensors")
+            teacher.remember(corpus.sentences(), state.folder / "taught.safetensors")
     valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 

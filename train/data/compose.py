@@ -186,6 +186,10 @@ class Composer:
         sentences = [s for e in range(len(EMOTIONS)) for s in self._told[split, e]]
         return [self._text_only(s) for s in sorted(sentences, key=lambda s: len(s.ids))]
 
+    def sentences(self) -> list[Utterance]:
+        """What training batches of sentences alone are made of; short ones first, as in `told`."""
+        return [self._text_only(s) for s in sorted(self._sentences, key=lambda s: len(s.ids))]
+
     def _kind(self, epoch: int, batch: int) -> tuple[str, int]:
         """What training batch `batch` of an epoch holds: one modality alone or `whole`; and how
         many batches of that kind came before it, in all epochs."""
