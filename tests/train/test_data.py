@@ -250,6 +250,8 @@ def test_single_modalities_come_in_batches(tokenizer_json: Path) -> None:
     assert sum(sentences.values()) == 64
     assert len(sentences) >= 28
     assert max(sentences.values()) <= 3
+    assert sentences.keys() <= {u.text.tobytes() for u in mixed.sentences()}
+    assert len(mixed.sentences()) == 29  # rated ones among them
 
 
 def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
