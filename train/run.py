@@ -313,7 +313,8 @@ class Judge:
 
     def table(self, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
         """Metrics of all seven subsets of modalities, by name such as text+vision."""
-        return {"+".join(s): self.score(utterances, s) for s in SUBSETS}
+        rows = tqdm(SUBSETS, desc="subsets", leave=False, disable=not parallel.is_first())
+        return {"+".join(s): self.score(utterances, s) for s in rows}
 
 
 def _validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:

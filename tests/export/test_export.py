@@ -131,6 +131,27 @@ def test_other_recipes_are_close_too(
     assert ("DequantizeLinear" in ops) == (recipe != "fp16")
 
 
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_qdq_pairs_are_of_weights_and_what_they_multiply_alone(
+    exported: Path, tmp_path: Path, calibration: str
+) -> None:
+    fp32 = Bundle.load(exported, "fp32").model
+    examples = utterances(6)
+    assert len({len(u.audio) for u in examples}) > 1
+    maker = quantize.Maker(fp32, "int8-qdq", calibration, examples, tmp_path)
+    made = onnx.load_from_string(maker.make([])).graph
+    constant = {i.name for i in made.initializer}
+    scaled = {n.output[0]: n.input[0] in constant for n in made.node
+              if n.op_type == "DequantizeLinear"}  # fmt: skip
+    read = [[scaled.get(name) for name in n.input] for n in made.node if n.op_type == "MatMul"]
+    assert [False, True] in read
+    assert [None, None] in read  # attention's
+    assert [False, False] not in read
+    # What is left out is left out whole.
+    none = onnx.load_from_string(maker.make(maker.parts)).graph
+    assert not any("QuantizeLinear" in n.op_type for n in none.node)
+
+
 def test_a_model_over_the_budget_is_refused_and_not_written(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     graph.write_bundle(checkpoint.load(saved), folder)
