@@ -26,7 +26,9 @@ class Options:
     """
 
     bundle: str = option("bundle", metavar="FOLDER", help="the bundle to publish from")
-    precision: str = option("int8", help="the model to take along")
+    precision: str | None = option(
+        None, help="the model to take along; default the one that the runtime would load"
+    )
     card: str | None = option(None, metavar="FILE", help="model card (Markdown) to put beside it")
     unsigned: bool = option(False, help="publish without a certificate; the runtime will say so")
     out: str = option(metavar="FOLDER", help="where to; must not exist, or hold a bundle")
@@ -77,10 +79,11 @@ def update(folder: Path, changes: Mapping[str, Any]) -> None:
 
 
 def publish(
-    folder: Path, precision: str, card: Path | None, out: Path, *, unsigned: bool = False
+    folder: Path, precision: str | None, card: Path | None, out: Path, *, unsigned: bool = False
 ) -> None:
     """Copy one precision of a bundle. Raises UsageError or BundleError, leaving `out` as it was."""
     bundle = Bundle.load(folder, precision)
+    precision = bundle.precision
     if out.exists() and not (out / "bundle.json").exists():
         raise UsageError(f"{out}: exists and is no bundle; name another folder")
     if card is not None and not card.is_file():
@@ -90,7 +93,7 @@ def publish(
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    info = {name: value for name, value in bundle.info.items() if name != "files"}
+    info = {k: value for k, value in bundle.info.items() if k not in ("files", "fastest")}
     info["models"] = {precision: bundle.info["models"][precision]}
     info.pop("unsigned", None)
     if unsigned:

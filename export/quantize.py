@@ -62,7 +62,8 @@ class Options:
     recipe: str = option(
         "int8-dynamic",
         choices=(*_PRECISIONS, "auto"),
-        help="auto tries all and names the fastest, on this machine, that holds the budget",
+        help="auto tries all and picks the fastest, on this machine, that holds the budget: the "
+        "one that the runtime loads where none is asked for",
     )
     budget: float = option(
         0.5,
@@ -116,6 +117,7 @@ def run(options: Options) -> None:
         times[_PRECISIONS[recipe]] = ms
     if options.recipe == "auto":
         times["fp32"] = judge.milliseconds(source.model)
+        bundle.update(folder, {"fastest": min(times, key=times.__getitem__)})
         shown = ", ".join(f"{p} {ms:.1f} ms" for p, ms in sorted(times.items(), key=lambda t: t[1]))
         print(f"export.quantize: fastest first: {shown}")
 

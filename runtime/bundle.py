@@ -50,8 +50,9 @@ class Bundle:
     def load(cls, folder: Path | str | None = None, precision: str | None = None) -> "Bundle":
         """Read and verify a bundle folder (default: the one inside the package).
 
-        `precision`: one that `bundle.json` lists; default the smallest. Raises BundleError in one
-        line when a file is missing or altered, or when the feature contract is another one.
+        `precision`: one that `bundle.json` lists; default the one that export.quantize found the
+        fastest (--recipe auto), else the smallest. Raises BundleError in one line when a file is
+        missing or altered, or when the feature contract is another one.
         """
         folder = DEFAULT if folder is None else Path(folder)
         info = _read_info(folder)
@@ -61,7 +62,8 @@ class Bundle:
                 f"computes {SPEC.sha256()[:12]}; export the bundle with this version"
             )
         models: dict[str, str] = info["models"]
-        chosen = precision or next((p for p in _PREFERENCE if p in models), None)
+        preferred = (info.get("fastest"), *_PREFERENCE)
+        chosen = precision or next((p for p in preferred if p in models), None)
         if chosen is None or chosen not in models:
             have = ", ".join(models) or "none"
             raise BundleError(f"{folder}: no {precision or 'usable'} model in it; it has: {have}")

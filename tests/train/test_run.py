@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from export import bundle as writer
 from export import graph, measure, parity, quantize
+from runtime.bundle import Bundle
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
 from train import checkpoint, config, run
@@ -114,6 +116,21 @@ def test_from_checkpoint_to_events(
         events = list(stream)
     assert len(events) == 2
     assert all(event.modalities["text"] == "present" for event in events)
+
+
+def test_the_fastest_form_is_the_one_that_is_loaded(
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    graph.write_bundle(checkpoint.load(trained), folder)
+    where = {"bundle": str(folder), "data": str(data), "cache": str(data / "cache")}
+    quantize.run(quantize.Options(**where, recipe="auto", budget=1e6))
+    told = re.search(r"fastest first: (\S+) ", capsys.readouterr().out)
+    assert told is not None
+    assert set(writer.read(folder)["models"]) == {"fp32", "int8", "int8-qdq", "fp16", "mixed"}
+    assert Bundle.load(folder).precision == told[1]
+    writer.publish(folder, None, None, tmp_path / "out", unsigned=True)
+    assert list(writer.read(tmp_path / "out")["models"]) == [told[1]]
 
 
 def test_each_corpus_is_measured_alone(
