@@ -114,6 +114,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
         and set(listed.values()) <= files.keys()
         and isinstance(info["emotions"], list)
         and isinstance(info.get("uncertain_below", 0.0), (int, float))
+        and isinstance(info.get("fastest", ""), str)
     ):
         raise BundleError(
             f"{path}: its files, models, emotions or threshold are malformed; export it again"

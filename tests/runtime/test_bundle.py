@@ -70,6 +70,7 @@ def test_missing_and_truncated_files_are_named(copy: Path) -> None:
         ({"models": ["model.int8.onnx"]}, "malformed"),
         ({"files": None}, "malformed"),
         ({"emotions": 7}, "malformed"),
+        ({"fastest": ["int8"]}, "malformed"),
     ],
 )
 def test_foreign_bundles_are_refused(copy: Path, change: dict[str, object], message: str) -> None:
