@@ -46,7 +46,9 @@ class Options:
 
     data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
     data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
-    config: str = option("configs/quick.toml", metavar="FILE", help="TOML file of the full method")
+    config: str = option(
+        "configs/ablation.toml", metavar="FILE", help="TOML file of the full method"
+    )
     out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
     cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
     seeds: int = option(5, metavar="N", help="seeds of each")
