@@ -13,6 +13,7 @@ import torch
 
 from export import bundle as writer
 from export import graph, parity, quantize
+from export.recipes import Maker
 from runtime.bundle import Bundle
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
@@ -103,7 +104,7 @@ def test_every_word_keeps_a_scale_of_its_own(saved: Path, tmp_path: Path) -> Non
         words[7] *= 1_000.0
     graph.export_graph(source.model, tmp_path / "fp32.onnx")
     fp32 = (tmp_path / "fp32.onnx").read_bytes()
-    maker = quantize.Maker(fp32, "int8-dynamic", "minmax", utterances(4), tmp_path)
+    maker = Maker(fp32, "int8-dynamic", "minmax", utterances(4), tmp_path)
     engines = [OrtEngine(model, precision="int8") for model in (fp32, maker.make(maker.parts))]
     stored = {i.name: i for i in onnx.load_from_string(maker.make([])).graph.initializer}
     table = next(i for name, i in stored.items() if i.dims == [30_522, 24])
@@ -138,7 +139,7 @@ def test_qdq_pairs_are_of_weights_and_what_they_multiply_alone(
     fp32 = Bundle.load(exported, "fp32").model
     examples = utterances(6)
     assert len({len(u.audio) for u in examples}) > 1
-    maker = quantize.Maker(fp32, "int8-qdq", calibration, examples, tmp_path)
+    maker = Maker(fp32, "int8-qdq", calibration, examples, tmp_path)
     made = onnx.load_from_string(maker.make([])).graph
     constant = {i.name for i in made.initializer}
     scaled = {n.output[0]: n.input[0] in constant for n in made.node
