@@ -103,8 +103,9 @@ def run(options: Options) -> None:
         times[PRECISIONS[recipe]] = ms
     if options.recipe == "auto":
         times["fp32"] = judge.milliseconds(source.model)
-        bundle.update(folder, {"fastest": min(times, key=times.__getitem__)})
-        shown = ", ".join(f"{p} {ms:.1f} ms" for p, ms in sorted(times.items(), key=lambda t: t[1]))
+        ranked = sorted(times, key=times.__getitem__)
+        bundle.update(folder, {"fastest": ranked[0]})
+        shown = ", ".join(f"{precision} {times[precision]:.1f} ms" for precision in ranked)
         print(f"export.quantize: fastest first: {shown}")
 
 

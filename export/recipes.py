@@ -172,7 +172,7 @@ def _quantize_weights(model: Any, names: list[str]) -> None:
     graph = model.graph
     weights = {i.name: i for i in graph.initializer}
     # By weight: some products share one.
-    nodes = {n.input[1]: n for n in graph.node if n.name in names and n.op_type == "MatMul"}
+    nodes = {n.input[1]: n for n in graph.node if n.name in names}
     for name, node in nodes.items():
         values = numpy_helper.to_array(weights[name])
         scale = np.maximum(np.abs(values).max(axis=0) / 127.0, 1e-12).astype(np.float32)
