@@ -1,15 +1,15 @@
 """fp32 graph -> the graph of a recipe, with parts left in higher precision where that is asked.
 
-Recipes: `int8-dynamic` (CPU: weights in int8, a scale for every 32 of them, activations quantized
-as they come), `int8-qdq` (explicit, symmetric Q/DQ pairs with scales calibrated on real features,
-as TensorRT wants it), `fp16`, and `mixed` (int8-qdq with the rest in fp16). Before scales are
-calibrated, outliers of the language encoder's activations move into its weights (SmoothQuant, Xiao
-et al., ICML 2023).
+Recipes: `int8-dynamic` (CPU: weights in int8, a scale per column; activations quantized as they
+come, the language encoder's with a scale per word piece), `int8-qdq` (explicit, symmetric Q/DQ
+pairs with scales calibrated on real features, as TensorRT wants it), `fp16`, and `mixed` (int8-qdq
+with the rest in fp16). In int8, outliers of the language encoder's activations first move into its
+weights (SmoothQuant, Xiao et al., ICML 2023).
 """
 
 import io
-import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,12 @@ __all__ = ["CALIBRATION", "PRECISIONS", "Maker"]
 PRECISIONS = {"int8-dynamic": "int8", "int8-qdq": "int8-qdq", "fp16": "fp16", "mixed": "mixed"}
 # Option -> name in onnxruntime.quantization.CalibrationMethod.
 CALIBRATION = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-_SMOOTHING = 0.75  # SmoothQuant's alpha: how much of an outlier moves into the weights
-_BLOCK = 32  # weights that share a scale; one for a column cost sentences 0.95 points of Acc-7
+# SmoothQuant's alpha: how much of an outlier moves into the weights. A scale per word piece leaves
+# less to move.
+_SMOOTHING = {"int8-dynamic": 0.5, "int8-qdq": 0.75, "mixed": 0.75}
+# Weights of a product that int8-dynamic leaves in fp32: 64 x 128 and less take as long in int8, and
+# the first of them, which all modalities share, made half of the difference to voices.
+_SMALL = 8192
 
 
 class Maker:
@@ -55,16 +59,17 @@ class Maker:
         model = onnx.load(self._ready)
         if recipe == "int8-dynamic":
             _quantize_embeddings(model)
-        elif recipe != "fp16":
-            _smooth(model, self._examples)
+        if recipe in _SMOOTHING:
+            _smooth(model, self._examples, _SMOOTHING[recipe])
         onnx.save(model, self._ready)
-        constant = {i.name for i in model.graph.initializer}
+        sizes = {i.name: math.prod(i.dims) for i in model.graph.initializer}
+        least = _SMALL if recipe == "int8-dynamic" else 0
         # Gemm: products of one row for each utterance. Int8 would save no time there, and made a
         # third of int8-qdq's difference.
         kinds = ("MatMul", "Gemm") if recipe in ("fp16", "mixed") else ("MatMul",)
         products = [n for n in model.graph.node if n.op_type in kinds]
-        self._nodes = [n.name for n in products if n.input[1] in constant]
-        self._activations_only = [n.name for n in products if n.input[1] not in constant]
+        self._nodes = [n.name for n in products if sizes.get(n.input[1], 0) > least]
+        self._activations_only = [n.name for n in products if n.input[1] not in sizes]
 
     @property
     def parts(self) -> list[str]:
@@ -85,23 +90,11 @@ class Maker:
         """Of `excluded`, the weights become int8 all the same: the size is that of all int8."""
         import onnx
 
-        logging.basicConfig()  # first: the module that comes next has all be told otherwise
-        from onnxruntime.quantization.matmul_nbits_quantizer import (
-            DefaultWeightOnlyQuantConfig,
-            MatMulNBitsQuantizer,
-        )
-
-        in_int8 = 4  # the products: activations are quantized as they come, by block too
-        config = DefaultWeightOnlyQuantConfig(
-            block_size=_BLOCK, bits=8, is_symmetric=True, accuracy_level=in_int8
-        )
-        quantizer = MatMulNBitsQuantizer(
-            onnx.load(self._ready), nodes_to_exclude=excluded, algo_config=config
-        )
-        quantizer.process()
-        model = quantizer.model.model
-        del model.graph.value_info[:]  # shapes that only the quantizer wanted
-        _quantize_weights(model, excluded)
+        model = onnx.load(self._ready)
+        _store_weights(model, self._nodes)
+        _multiply_in_int8(model, [name for name in self._nodes if name not in excluded])
+        _dequantize_weights(model, excluded)
+        del model.graph.value_info[:]  # shapes that only quantization wanted
         return bytes(model.SerializeToString())
 
     def _static(self, excluded: list[str]) -> bytes:
@@ -165,35 +158,101 @@ def _part(name: str) -> str:
     return ".".join(steps[:2])
 
 
-def _quantize_weights(model: Any, names: list[str]) -> None:
-    """Store the weights of these products in int8, a scale per column; activations stay fp32."""
-    from onnx import helper, numpy_helper
+def _store_weights(model: Any, names: Collection[str]) -> None:
+    """The weights of these products in int8, a scale per column.
+
+    Processors without VNNI add two neighbours' products in 16 bits: 255 * (w1 + w2) must not exceed
+    them, so neither may a column's scale let a pair's sum exceed 128.
+    """
+    from onnx import numpy_helper
 
     graph = model.graph
-    weights = {i.name: i for i in graph.initializer}
+    stored = {i.name: i for i in graph.initializer}
     # By weight: some products share one.
-    nodes = {n.input[1]: n for n in graph.node if n.name in names}
-    for name, node in nodes.items():
-        values = numpy_helper.to_array(weights[name])
-        scale = np.maximum(np.abs(values).max(axis=0) / 127.0, 1e-12).astype(np.float32)
-        stored = np.round(values / scale).astype(np.int8)
-        graph.initializer.remove(weights[name])
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(stored, f"{name}_int8"),
-                numpy_helper.from_array(scale, f"{name}_scale"),
+    for weight in dict.fromkeys(n.input[1] for n in graph.node if n.name in names):
+        values = numpy_helper.to_array(stored[weight])
+        pairs = np.pad(values, ((0, len(values) % 2), (0, 0)))
+        largest = np.maximum(
+            np.abs(values).max(axis=0), np.abs(pairs[::2] + pairs[1::2]).max(axis=0)
+        )
+        scale = np.maximum(largest / 127.0, 1e-12).astype(np.float32)
+        steps = np.round(values / scale).astype(np.int8)
+        graph.initializer.append(numpy_helper.from_array(steps, f"{weight}/int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{weight}/scale"))
+        graph.initializer.remove(stored[weight])
+
+
+def _multiply_in_int8(model: Any, names: Collection[str]) -> None:
+    """Quantize what these products read as it comes, and multiply in int8.
+
+    In the language encoder every row (word piece) has its scale, max|x| / 127: one for all of them
+    doubled the difference to fp32. Elsewhere one for the whole input, batch included, is as good,
+    and onnxruntime fuses DynamicQuantizeLinear with the product.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    graph = model.graph
+    constants = {"last": np.array([-1]), "127": np.float32(127), "least": np.float32(1e-12)}
+    constants |= {"1": np.float32(1), "128": np.uint8(128)}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"int8/{name}"))
+    nodes: list[Any] = []
+    read: set[str] = set()
+    for node in graph.node:
+        if node.name not in names:
+            nodes.append(node)
+            continue
+        x, weight = node.input
+        by_row = node.name.startswith("language.")
+        whole, row, product = f"{x}/whole", f"{x}/row", node.name
+        if by_row and row not in read:
+            nodes += [
+                _node("Abs", [x], f"{row}/abs"),
+                _node("ReduceMax", [f"{row}/abs", "int8/last"], f"{row}/largest", keepdims=1),
+                _node("Max", [f"{row}/largest", "int8/least"], f"{row}/positive"),
+                _node("Div", [f"{row}/positive", "int8/127"], f"{row}/scale"),
+                _node("Div", [x, f"{row}/scale"], f"{row}/steps"),
+                _node("QuantizeLinear", [f"{row}/steps", "int8/1", "int8/128"], f"{row}/int8"),
             ]
-        )
-        graph.node.insert(
-            0,
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{name}_int8", f"{name}_scale"],
-                [name],
-                name=f"{node.name}/DequantizeLinear",
-                axis=1,
-            ),
-        )
+        elif not by_row and whole not in read:
+            outputs = [f"{whole}/{part}" for part in ("int8", "scale", "zero")]
+            nodes.append(_node("DynamicQuantizeLinear", [x], *outputs))
+        read.add(row if by_row else whole)
+        sums, scaled = f"{product}/int32", f"{product}/scaled"
+        if by_row:
+            inputs = [f"{row}/int8", f"{weight}/int8", "int8/128"]
+            scales = [
+                _node("Mul", [f"{sums}/float", f"{weight}/scale"], scaled),
+                _node("Mul", [scaled, f"{row}/scale"], node.output[0], name=product),
+            ]
+        else:
+            inputs = [f"{whole}/int8", f"{weight}/int8", f"{whole}/zero"]
+            scales = [
+                _node("Mul", [f"{whole}/scale", f"{weight}/scale"], scaled),
+                _node("Mul", [f"{sums}/float", scaled], node.output[0], name=product),
+            ]
+        nodes.append(_node("MatMulInteger", inputs, sums))
+        nodes.append(_node("Cast", [sums], f"{sums}/float", to=TensorProto.FLOAT))
+        nodes += scales
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _dequantize_weights(model: Any, names: Collection[str]) -> None:
+    """Multiply in fp32, with the weights that `_store_weights` left."""
+    graph = model.graph
+    for weight in dict.fromkeys(n.input[1] for n in graph.node if n.name in names):
+        stored = [f"{weight}/int8", f"{weight}/scale"]
+        graph.node.insert(0, _node("DequantizeLinear", stored, weight, axis=1))
+
+
+def _node(
+    kind: str, inputs: Sequence[str], *outputs: str, name: str = "", **attributes: Any
+) -> Any:
+    """A node, named as its first output unless it has a name."""
+    from onnx import helper
+
+    return helper.make_node(kind, inputs, outputs, name or outputs[0], **attributes)
 
 
 def _quantize_embeddings(model: Any) -> None:
@@ -228,7 +287,7 @@ def _quantize_embeddings(model: Any) -> None:
             graph.node.insert(at + k, new)
 
 
-def _smooth(model: Any, examples: Sequence[dict[str, Any]]) -> None:
+def _smooth(model: Any, examples: Sequence[dict[str, Any]], alpha: float) -> None:
     """Divide each input channel of the language encoder's products by a factor, and multiply the
     weights by it: s = max|x| ** alpha / max|w| ** (1 - alpha). The product stays.
 
@@ -260,8 +319,8 @@ def _smooth(model: Any, examples: Sequence[dict[str, Any]]) -> None:
     for name, nodes in readers.items():
         stored = {n.name: numpy_helper.to_array(weights[n.input[1]]) for n in nodes}
         widest = np.max([np.abs(w).max(axis=1) for w in stored.values()], axis=0)
-        s = np.maximum(largest[name], 1e-5) ** _SMOOTHING
-        s /= np.maximum(widest, 1e-5) ** (1.0 - _SMOOTHING)
+        s = np.maximum(largest[name], 1e-5) ** alpha
+        s /= np.maximum(widest, 1e-5) ** (1.0 - alpha)
         factor = numpy_helper.from_array((1.0 / s).astype(np.float32), f"{name}/smooth")
         graph.initializer.append(factor)
         smoothed = helper.make_node(
