@@ -31,7 +31,7 @@ from train.data.prototypes import prototypes
 from train.models.dmd import DMD
 from train.provenance import commit
 
-from . import bundle
+from . import bundle, fusions
 
 __all__ = ["OPSET", "Options", "export_graph"]
 
@@ -151,11 +151,13 @@ def export_graph(model: DMD, path: Path) -> None:
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.gelu.default: fusions.gelu},
             verbose=False,
         )
+    fusions.share(program.model)
     proto = program.model_proto
     _name_nodes(proto.graph)
-    _share_constants(proto.graph)
+    fusions.share_norms(proto.graph)
     path.write_bytes(proto.SerializeToString())
 
 
@@ -192,20 +194,6 @@ def _name_nodes(graph: Any) -> None:
         node.name = name if n_named[name] == 1 else f"{name}_{n_named[name]}"
     for item in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         del item.metadata_props[:]
-
-
-def _share_constants(graph: Any) -> None:
-    """Keep equal constants once: the transformers' positions are all the same."""
-    first: dict[tuple[Any, ...], str] = {}
-    instead = {}
-    for constant in list(graph.initializer):
-        key = (constant.data_type, tuple(constant.dims), constant.raw_data)
-        kept = first.setdefault(key, constant.name)
-        if constant.raw_data and kept != constant.name:
-            instead[constant.name] = kept
-            graph.initializer.remove(constant)
-    for node in graph.node:
-        node.input[:] = [instead.get(name, name) for name in node.input]
 
 
 def _example() -> tuple[Tensor, ...]:

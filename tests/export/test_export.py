@@ -115,6 +115,19 @@ def test_every_word_keeps_a_scale_of_its_own(saved: Path, tmp_path: Path) -> Non
     assert np.abs(found[0] - found[1]).max() < 0.01
 
 
+def test_int8_sums_of_two_products_fit_16_bits(exported: Path) -> None:
+    """Else processors that add them so (AVX2) would saturate, where the newer ones do not."""
+    made = onnx.load(exported / "model.int8.onnx").graph
+    stored = {i.name: onnx.numpy_helper.to_array(i).astype(int) for i in made.initializer}
+    kinds = ("MatMulInteger", "MatMulIntegerToFloat")
+    weights = [stored[n.input[1]] for n in made.node if n.op_type in kinds]
+    assert len(weights) > 10
+    for weight in weights:
+        assert np.abs(weight).max() <= 127
+        assert np.abs(weight[::2][: len(weight) // 2] + weight[1::2]).max() <= 128
+    assert max(np.abs(w).max() for w in weights) == 127
+
+
 @pytest.mark.parametrize(
     ("recipe", "precision", "most"),
     [("fp16", "fp16", 0.005), ("int8-qdq", "int8-qdq", 0.1), ("mixed", "mixed", 0.1)],
