@@ -84,8 +84,14 @@ def test_the_configuration_says_how_many_threads(root: Path, tmp_path: Path) -> 
 
 
 def test_from_checkpoint_to_events(
-    data: Path, trained: Path, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    trained: Path,
+    demo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("export.recipes._SMALL", 0)  # this model has small products only
     folder = tmp_path / "bundle"
     graph.write_bundle(checkpoint.load(trained), folder)
     where = {"bundle": str(folder), "data": str(data), "cache": str(data / "cache")}
