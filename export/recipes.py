@@ -175,11 +175,19 @@ def _store_weights(model: Any, names: Collection[str]) -> None:
         largest = np.maximum(
             np.abs(values).max(axis=0), np.abs(pairs[::2] + pairs[1::2]).max(axis=0)
         )
-        scale = np.maximum(largest / 127.0, 1e-12).astype(np.float32)
-        steps = np.round(values / scale).astype(np.int8)
-        graph.initializer.append(numpy_helper.from_array(steps, f"{weight}/int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{weight}/scale"))
-        graph.initializer.remove(stored[weight])
+        _store(graph, stored[weight], largest)
+
+
+def _store(graph: Any, constant: Any, largest: Any) -> None:
+    """`NAME/int8` and `NAME/scale`, which reaches `largest`, in place of the constant NAME."""
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(constant)
+    scale = np.maximum(largest / 127.0, 1e-12).astype(np.float32)
+    steps = np.round(values / scale).astype(np.int8)
+    graph.initializer.append(numpy_helper.from_array(steps, f"{constant.name}/int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{constant.name}/scale"))
+    graph.initializer.remove(constant)
 
 
 def _multiply_in_int8(model: Any, names: Collection[str]) -> None:
@@ -255,28 +263,20 @@ def _node(
 def _quantize_embeddings(model: Any) -> None:
     """Store tables of embeddings in int8, a scale per row: onnxruntime's own quantizer takes one
     scale for all words, which is an eighth of the difference that int8 makes to sentences."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     graph = model.graph
     tables = {i.name: i for i in graph.initializer if len(i.dims) == 2}
     for node in [n for n in graph.node if n.op_type == "Gather" and n.input[0] in tables]:
         table, ids = node.input
         values = numpy_helper.to_array(tables[table])
-        scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / 127.0, 1e-12)
-        for name, stored in (
-            ("int8", np.round(values / scale).astype(np.int8)),
-            ("scale", scale.astype(np.float32)),
-        ):
-            graph.initializer.append(numpy_helper.from_array(stored, f"{table}/{name}"))
-        graph.initializer.remove(tables.pop(table))
-        parts = {part: f"{node.name}/{part}" for part in ("int8", "scale", "cast")}
+        _store(graph, tables.pop(table), np.abs(values).max(axis=1, keepdims=True))
+        int8, scale, cast = (f"{node.name}/{part}" for part in ("int8", "scale", "cast"))
         replacement = (
-            helper.make_node("Gather", [f"{table}/int8", ids], [parts["int8"]], parts["int8"]),
-            helper.make_node("Gather", [f"{table}/scale", ids], [parts["scale"]], parts["scale"]),
-            helper.make_node(
-                "Cast", [parts["int8"]], [parts["cast"]], parts["cast"], to=TensorProto.FLOAT
-            ),
-            helper.make_node("Mul", [parts["cast"], parts["scale"]], node.output, node.name),
+            _node("Gather", [f"{table}/int8", ids], int8),
+            _node("Gather", [f"{table}/scale", ids], scale),
+            _node("Cast", [int8], cast, to=TensorProto.FLOAT),
+            _node("Mul", [cast, scale], node.output[0], name=node.name),
         )
         at = list(graph.node).index(node)
         graph.node.remove(node)
@@ -320,8 +320,8 @@ def _smooth(model: Any, examples: Sequence[dict[str, Any]], alpha: float) -> Non
         s /= np.maximum(widest, 1e-5) ** (1.0 - alpha)
         factor = numpy_helper.from_array((1.0 / s).astype(np.float32), f"{name}/smooth")
         graph.initializer.append(factor)
-        smoothed = helper.make_node(
-            "Mul", [name, factor.name], [f"{name}/smoothed"], name=f"{nodes[0].name}/smooth"
+        smoothed = _node(
+            "Mul", [name, factor.name], f"{name}/smoothed", name=f"{nodes[0].name}/smooth"
         )
         graph.node.insert(list(graph.node).index(nodes[0]), smoothed)
         for node in nodes:
