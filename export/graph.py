@@ -69,7 +69,7 @@ class _Deployed(nn.Module):
         audio_mask: Tensor,
         vision: Tensor,
         vision_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return self.dmd.predict(
             {
                 "input_ids": input_ids,

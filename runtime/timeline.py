@@ -51,7 +51,7 @@ class Timeline:
         self._audio.clear()
 
     def add_vision(self, time_s: float, row: Float) -> None:
-        """Append the (59,) row of a picture taken at `time_s`; a clock that was set back drops the
+        """Append the (Dv,) row of a picture taken at `time_s`; a clock that was set back drops the
         older ones."""
         if self._vision and time_s < self._vision[-1][0]:
             self._vision.clear()
@@ -79,10 +79,10 @@ class Timeline:
         return np.array(rows, np.float32).reshape(-1, SPEC.audio_dim)
 
     def vision_rows(self, start_s: float, end_s: float) -> Float:
-        """(Tv, 59) rows at the fixed rate `SPEC.vision_rate_hz`.
+        """(Tv, Dv) rows at the fixed rate `SPEC.vision_rate_hz`.
 
         Each is the newest row not older than `SPEC.vision_hold_s`, or zeros (no face) where
-        pictures are missing. (0, 59) when no picture fell into the interval at all.
+        pictures are missing. (0, Dv) when no picture fell into the interval at all.
         """
         held = [(t, row) for t, row in self._vision if start_s - SPEC.vision_hold_s <= t < end_s]
         if not any(t >= start_s for t, _ in held):

@@ -84,6 +84,7 @@ class LossConfig:
     margin: float = 0.2  # between emotions; times the sentiment gap where only that is labelled
     unimodal: float = 0.5  # task terms of the single-modality heads, homogeneous and heterogeneous
     sentiment: float = 0.5  # L1 of the sentiment against cross-entropy of the emotion
+    arousal: float = 0.5  # L1 of the arousal against cross-entropy of the emotion
     edge_regularisation: float = 10.0
     edge_temperature: float = 8.0
     label_smoothing: float = 0.05
@@ -118,10 +119,14 @@ class DataConfig:
     unlabelled_share: float = 0.0  # share of whole utterances without labels, made of parts that
     labelled_parts: float = 1.0  # are not among this share of sentences, voices and faces
     rated_share: float = 0.2  # share of whole utterances replaced by rated sentences (text only)
+    text_repeats: str = ""  # such as "mosi:4": times each sentence of a corpus comes in a pass
+    text_limits: str = ""  # such as "goemotions:8000": sentences of a corpus, drawn by the seed
+    n_told: int = 0  # sentences that words alone are calibrated and tested on; 0: all
     text_share: float = 0.0  # share of batches that are sentences alone, in natural frequency
     audio_share: float = 0.0  # share of batches that are voices alone
     vision_share: float = 0.0  # share of batches that are faces alone
     neutral_share: float = 0.0  # share of whole utterances with one or two neutral modalities
+    face_power: float = 0.5  # faces alone are drawn with frequency n ** face_power
     neutral_weight: float = 1.0  # of neutral voices and faces alone; that of every other is 1
     conflict_share: float = 0.0  # share in which one modality contradicts the other two:
     conflict_text: float = 1.0  # weights of who contradicts; best in proportion to how often each

@@ -78,7 +78,7 @@ def import_reference(options: Options) -> DMD:
     model = DMD(settings.model, language, n_emotions=0)
     converted = convert(weights, settings.model.dim)
     _check(model, converted, f"{path}: is no {options.layout} {options.dataset.upper()} model")
-    model.load_state_dict(converted | {"temperature": model.temperature})
+    model.load_state_dict(converted)
     info = {
         "emotions": [],
         "commit": commit(),
@@ -217,7 +217,7 @@ def _has_bert(weights: Mapping[str, Tensor]) -> bool:
 
 def _check(model: DMD, converted: Mapping[str, Tensor], problem: str) -> None:
     """Raise BundleError, naming the first tensor that does not fit."""
-    wanted: dict[str, Any] = {n: t for n, t in model.state_dict().items() if n != "temperature"}
+    wanted: dict[str, Any] = dict(model.state_dict())
     for name in sorted(wanted.keys() | converted.keys()):
         shapes = [tuple(w[name].shape) if name in w else None for w in (converted, wanted)]
         if shapes[0] != shapes[1]:

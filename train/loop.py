@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from runtime.features.spec import MODALITIES
@@ -113,7 +114,9 @@ def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
         out["emotion"] = _left(batch["emotion"], batch["shown"], visible)
         # Weak labels, made of the emotion: none where that has changed.
         changed = out["emotion"] != batch["emotion"]
-        out["sentiment"] = batch["sentiment"].masked_fill(changed, float("nan"))
+        for name in ("sentiment", "arousal"):
+            if name in batch:
+                out[name] = batch[name].masked_fill(changed, float("nan"))
     return out
 
 
@@ -155,17 +158,18 @@ def predict(
     """
     model.eval()
     device = next(model.parameters()).device
-    names = ("sentiment", "emotion", "modality_sentiment", "modality_weight")
+    names = ("sentiment", "emotion", "arousal", "modality_sentiment", "modality_weight")
     collected: list[tuple[Tensor, ...]] = []
     for batch in batches:
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model.predict(moved, clipped=clipped)
         collected.append((*outputs, batch["emotion"], batch["sentiment"]))
-    return {
+    found = {
         name: _numpy(torch.cat([outputs[k] for outputs in collected]))
         for k, name in enumerate((*names, "emotion_label", "sentiment_label"))
     }
+    return found | {"emotion": softmax(found["emotion"], axis=1), "logits": found["emotion"]}
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

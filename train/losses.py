@@ -18,6 +18,7 @@ from .parallel import gather, share
 __all__ = [
     "Losses",
     "TrainingDMD",
+    "arousal_loss",
     "doubtful",
     "margin_labels",
     "margin_loss",
@@ -91,6 +92,8 @@ class TrainingDMD(nn.Module):
             target = doubtful(batch["emotion"], shown, present, n_emotions, config.doubt)
             batch = {**batch, "target": target}
         terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}
+        if n_emotions:
+            terms["arousal"] = arousal_loss(features.arousal, batch["arousal"])
         if self.dmd.config.common_branch:
             terms["task_common"] = task_loss(common_outputs, batch, everywhere, config)
             terms |= _task_losses("homo", homo_outputs, batch, shown, present, config)
@@ -140,6 +143,7 @@ class TrainingDMD(nn.Module):
             "task_fused": 1.0,
             "task_common": 1.0,
             "task_h": c.unimodal,
+            "arousal": c.arousal,
             "reconstruction": c.lambda_decoupling,
             "cycle": c.lambda_decoupling,
             "margin": c.lambda_decoupling * c.gamma,
@@ -172,6 +176,8 @@ def _task_losses(
             "emotion": shown[:, k],
             "sentiment": batch["sentiment"].masked_fill(other, float("nan")),
         }
+        if "log_prior" in batch:
+            own["log_prior"] = batch["log_prior"]
         terms[f"task_{space}_{m}"] = task_loss(outputs[:, k], own, present[:, k], config)
     return terms
 
@@ -201,7 +207,9 @@ def task_loss(
     """Cross-entropy of the emotion plus weighted L1 of the sentiment, where labelled.
 
     `outputs` (B, 1 + n_emotions), `here` (B,) bool: the samples that count. `batch["target"]`
-    (B, n_emotions), if there, is what the emotion's probabilities are drawn to.
+    (B, n_emotions), if there, is what the emotion's probabilities are drawn to. `log_prior` (B,
+    n_emotions), if there, is added to the logits (logit adjustment; Menon et al. 2021, eq. 10), so
+    that they are those of a world in which all emotions are equally common.
     """
     emotion, sentiment = batch["emotion"], batch["sentiment"]
     rated = ~sentiment.isnan()
@@ -209,13 +217,20 @@ def task_loss(
     loss = config.sentiment * masked_mean(per_sentiment, here & rated)
     if outputs.shape[1] == 1:  # a model of sentiment alone
         return loss
+    logits = outputs[:, 1:]
     per_emotion = F.cross_entropy(
-        outputs[:, 1:],
+        logits + batch["log_prior"] if "log_prior" in batch else logits,
         batch.get("target", emotion.clamp(min=0)),
         label_smoothing=config.label_smoothing,
         reduction="none",
     )
     return loss + masked_mean(per_emotion, here & (emotion >= 0))
+
+
+def arousal_loss(raw: Tensor, arousal: Tensor) -> Tensor:
+    """Mean absolute error of tanh(`raw`) (B,) against `arousal` (B,) in [-1, 1] where known."""
+    known = ~arousal.isnan()
+    return masked_mean((raw.tanh() - torch.where(known, arousal, 0.0)).abs(), known)
 
 
 def orthogonality(common: Tensor, private: Tensor, mask: Tensor) -> Tensor:

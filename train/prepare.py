@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,22 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from runtime import models
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
+from runtime.features.appearance import Appearance
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
-from runtime.features.vision import VisionFeatures
+from runtime.features.vision import APPEARANCE
 from runtime.utterance import SegmenterConfig
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
+from .data.crops import centre, find_faces
 from .recordings import prepare_recordings
 
 __all__ = ["Features", "decode_audio", "prepare", "spoken"]
 
 Float = NDArray[np.float32]
 
-# CK+ pictures are tight 48x48 crops; the face detector wants surroundings.
-_FACE_SIZE, _FACE_MARGIN = 256, 96
 # Frames this far below the loudest one are silence. On the training speakers the cut serves as
 # well as the device's own voice activity detector, at a hundredth of its time.
 _SILENCE_DB = 30.0
@@ -71,7 +69,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Features:
-    """`voices`: (recording, rows (T, 43)) pairs; `faces`: (recording, row (59,)) pairs.
+    """`voices`: (recording, rows (T, 43)) pairs; `faces`: (recording, row (Dv,)) pairs.
 
     `n_faceless`: pictures in which no face was found; they are left out.
     """
@@ -130,13 +128,13 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
     DataError, naming the file, when one cannot be read.
     """
     clips, pictures = voices(data, only), faces(data, only)
-    stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in (*clips, *pictures)]
+    stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in clips]
     key = hashlib.sha256(json.dumps([_VERSION, SPEC.sha256(), stats]).encode()).hexdigest()[:16]
     path = cache_folder / f"{key}.safetensors"
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError):
-        arrays = _extract(clips, pictures)
+        arrays = _extract(clips)
         cache_folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file(arrays, partial)
@@ -145,13 +143,11 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
     rows = [
         arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)
     ]
-    has_face = arrays["vision"][:, -1] > 0
+    vision = _vision_rows(pictures, cache_folder)
     return Features(
         voices=list(zip(clips, rows, strict=True)),
-        faces=[
-            (r, row) for r, row, ok in zip(pictures, arrays["vision"], has_face, strict=True) if ok
-        ],
-        n_faceless=int((~has_face).sum()),
+        faces=[(r, row) for r, row in zip(pictures, vision, strict=True) if row[-1] > 0],
+        n_faceless=int((vision[:, -1] == 0).sum()),
     )
 
 
@@ -184,13 +180,11 @@ def spoken(samples: Float) -> Float:
     return samples[max(0, loud[0] * SPEC.hop - pad) : (loud[-1] + 1) * SPEC.hop + pad]
 
 
-def _extract(clips: Sequence[Recording], pictures: Sequence[Recording]) -> dict[str, NDArray[Any]]:
+def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
     audio = _parallel(_audio, [r.path for r in clips], "audio rows")
-    vision = _parallel(_vision, [r.path for r in pictures], "vision rows")
     return {
         "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *audio]),
         "audio_lengths": np.array([len(rows) for rows in audio], np.int64),
-        "vision": np.array(vision, np.float32).reshape(-1, SPEC.vision_dim),
     }
 
 
@@ -208,21 +202,16 @@ def _audio(path: Path) -> Float:
     return rows
 
 
-def _vision(path: Path) -> Float:
-    import cv2
-
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
-        raise DataError(f"{path}: not a picture; replace or remove it")
-    picture = cv2.resize(picture, (_FACE_SIZE, _FACE_SIZE), interpolation=cv2.INTER_CUBIC)
-    margin = _FACE_MARGIN
-    picture = cv2.copyMakeBorder(picture, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-    return _networks().row(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB))
-
-
-@cache
-def _networks() -> VisionFeatures:
-    return VisionFeatures(models.resolve("face-landmarker"))
+def _vision_rows(pictures: Sequence[Recording], cache_folder: Path) -> Float:
+    """(n, Dv) rows of pictures, all zeros where no face was found."""
+    if not pictures:
+        return np.zeros((0, SPEC.vision_dim), np.float32)
+    crops = find_faces([r.path for r in pictures], cache_folder)
+    rows, network = crops.rows.copy(), Appearance(APPEARANCE)
+    first = len(SPEC.blendshapes) + len(SPEC.head_pose)
+    for k in np.flatnonzero(crops.found):
+        rows[k, first : first + SPEC.appearance_dim] = network.embedding(centre(crops.grey[k]))
+    return rows
 
 
 def _stamp(path: Path) -> tuple[int, int]:

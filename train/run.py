@@ -349,9 +349,6 @@ def _calibrate(judge: Judge, corpus: Corpus, utterances: Iterable[Utterance]) ->
         known = found["emotion_label"] >= 0
         probabilities, labels = found["emotion"][known], found["emotion_label"][known]
         temperature = fit_temperature(probabilities, labels)
-        judge.dmd.temperature[sum(2**k for k, m in enumerate(MODALITIES) if m in subset)] = (
-            temperature
-        )
         calibrated = softmax(np.log(probabilities + 1e-12) / temperature, axis=1)
         out["+".join(subset)] = {
             "temperature": temperature,

@@ -23,6 +23,7 @@ INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
 OUTPUTS: dict[str, tuple[str | int, ...]] = {
     "sentiment": ("B",),
     "emotion": ("B", "n_emotions"),
+    "arousal": ("B",),
     "modality_sentiment": ("B", len(MODALITIES)),
     "modality_weight": ("B", len(MODALITIES)),
 }
@@ -30,7 +31,7 @@ OUTPUTS: dict[str, tuple[str | int, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One utterance: `text` (Tt,) int64 ids, `audio` (Ta, 43), `vision` (Tv, 59) float32.
+    """One utterance: `text` (Tt,) int64 ids, `audio` (Ta, 43), `vision` (Tv, Dv) float32.
 
     A modality of zero rows is absent.
     """

@@ -74,7 +74,7 @@ BLENDSHAPES = tuple(
 class FeatureSpec:
     """All constants of feature extraction. Lengths are samples at `sample_rate_hz` unless named."""
 
-    version: int = 1
+    version: int = 2
     max_utterance_s: float = 15.0
 
     max_pieces: int = 64  # WordPieces, [CLS] and [SEP] included
@@ -97,6 +97,9 @@ class FeatureSpec:
     blendshapes: tuple[str, ...] = BLENDSHAPES
     head_pose: tuple[str, ...] = ("yaw", "pitch", "roll", "x", "y", "scale")
     face_model_sha256: str = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+    appearance_size: int = 48  # side of the aligned grey face, pixels
+    appearance_dim: int = 32
+    appearance_sha256: str = ""
 
     @property
     def audio_dim(self) -> int:
@@ -105,8 +108,8 @@ class FeatureSpec:
 
     @property
     def vision_dim(self) -> int:
-        """Columns of a vision row: blendshapes, head pose, face-present flag."""
-        return len(self.blendshapes) + len(self.head_pose) + 1
+        """Columns of a vision row: blendshapes, head pose, appearance, face-present flag."""
+        return len(self.blendshapes) + len(self.head_pose) + self.appearance_dim + 1
 
     @property
     def audio_rate_hz(self) -> float:

@@ -20,18 +20,17 @@ from train.config import DataConfig
 from train.prepare import Features
 
 from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Recording, Text
+from .faces import Faces
 from .spoken import Spoken
 from .utterance import Utterance
 
-__all__ = ["Composer", "augment_audio", "change_gain", "moving_face"]
+__all__ = ["Composer", "augment_audio", "change_gain"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
 
-_COLUMN = {name: k for k, name in enumerate(SPEC.blendshapes)}
 _PLEASANTNESS = {"anger": -1, "disgust": -1, "fear": -1, "happiness": 1, "neutral": 0,
                  "sadness": -1, "surprise": 0}  # fmt: skip
-_BLENDSHAPES, _POSE, _FLAG = len(SPEC.blendshapes), slice(-7, -1), -1
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,16 @@ class _Sentence:
     ids: NDArray[np.int64]
     emotion: int
     sentiment: float
+    corpus: str
+    arousal: float = float("nan")
+
+
+# An emotion that is drawn less often than this share of its fair part counts as drawn so often.
+_RAREST = 0.05
+# Weak arousal of each emotion, in [-1, 1]: where it lies on the circumplex (Russell 1980; Russell
+# and Mehrabian 1977, table 1, rounded).
+_AROUSAL = {"anger": 0.6, "disgust": 0.3, "fear": 0.6, "happiness": 0.5, "neutral": -0.2,
+            "sadness": -0.3, "surprise": 0.6}  # fmt: skip
 
 
 class Composer:
@@ -84,12 +93,15 @@ class Composer:
                 self.n_wordless += 1  # "?!": on the device, text is absent then
                 continue
             if text.rating is not None:
-                sentence = _Sentence(text.text, ids, text.emotion, text.rating)
+                arousal = float("nan") if text.arousal is None else text.arousal
+                sentence = _Sentence(
+                    text.text, ids, text.emotion, text.rating, text.corpus, arousal
+                )
                 self._rated[text.split].append(sentence)
                 continue
             polarity = None if text.polarity is None else scale * text.polarity
             weak = self.sentiment_of[text.emotion] if polarity is None else polarity
-            sentence = _Sentence(text.text, ids, text.emotion, float(weak))
+            sentence = _Sentence(text.text, ids, text.emotion, float(weak), text.corpus)
             self._told[text.split, text.emotion].append(sentence)
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
@@ -100,13 +112,10 @@ class Composer:
             if recording.split == "train":
                 by_corpus = self._training_voices[recording.emotion]
                 by_corpus.setdefault(recording.corpus, []).append(rows)
-        self._faces = _by_split_and_emotion(features.faces)
-        seen = [row for r, row in features.faces if r.split == "train"]
-        self._resting = (
-            np.quantile(seen, 0.1, axis=0) if seen else np.zeros(SPEC.vision_dim)
-        ).astype(np.float32)
+        self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
-        self._sentences = [*told, *self._rated["train"]]
+        self._sentences = _portioned([*told, *self._rated["train"]], config, seed)
+        self._priors = self._log_priors()
         self._order: tuple[int, NDArray[np.int64]] | None = None
         recordings = [recording for recording, _ in (*features.voices, *features.faces)]
         self._corpora = sorted({t.corpus for t in texts} | {r.corpus for r in recordings})
@@ -122,24 +131,27 @@ class Composer:
             "n_texts_without_words": self.n_wordless,
             "n_pictures_without_face": self._n_faceless,
             "without_voice": [EMOTIONS[e] for e in self._lacking(self._voices)],
-            "without_face": [EMOTIONS[e] for e in self._lacking(self._faces) if e != NEUTRAL],
+            "without_face": [EMOTIONS[e] for e in self._faceless()],
         }
 
     def training(self, epoch: int, index: int) -> Utterance:
         """Utterance `index` of an epoch, augmented."""
         rng = np.random.default_rng((self._seed, epoch, index))
-        config = self._config
         batch, place = divmod(index, self._batch_size)
         kind, n_before = self._kind(epoch, batch)
         if kind in ("audio", "vision"):
-            return self._alone(rng, kind)
+            return replace(self._alone(rng, kind), log_prior=self._priors[kind])
         if kind == "text":
-            return self._text_only(self._heard(rng, self._sentence(n_before, place)))
+            sentence = self._heard(rng, self._sentence(n_before, place))
+            return replace(self._text_only(sentence), log_prior=self._priors["text"])
+        return replace(self._whole(rng), log_prior=self._priors["whole"])
+
+    def _whole(self, rng: Rng) -> Utterance:
+        """A training utterance of all modalities, or now and then a rated sentence."""
+        config = self._config
         if self._rated["train"] and rng.random() < config.rated_share:
             return self._text_only(self._heard(rng, _pick(rng, self._rated["train"])))
-        counts = np.array([len(self._told["train", e]) for e in range(len(EMOTIONS))], float)
-        weights = counts**config.class_power
-        emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
+        emotion = int(rng.choice(len(EMOTIONS), p=self._class_weights("whole")))
         shown = self._shown(rng, emotion)
         some = bool(config.unlabelled_share)
         labelled = rng.random() >= config.unlabelled_share if some else None
@@ -149,7 +161,8 @@ class Composer:
             rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
         )
         if labelled is False:
-            return replace(whole, emotion=UNKNOWN, sentiment=float("nan"), shown=None)
+            unknown = float("nan")
+            return replace(whole, emotion=UNKNOWN, sentiment=unknown, arousal=unknown, shown=None)
         return whole
 
     def held_out(self, split: str) -> list[Utterance]:
@@ -184,6 +197,9 @@ class Composer:
         """All text-only utterances with an emotion, in their natural frequency; short ones first,
         for padding is computed too."""
         sentences = [s for e in range(len(EMOTIONS)) for s in self._told[split, e]]
+        if self._config.n_told:
+            order = np.random.default_rng(0).permutation(len(sentences))
+            sentences = [sentences[k] for k in order[: self._config.n_told]]
         return [self._text_only(s) for s in sorted(sentences, key=lambda s: len(s.ids))]
 
     def sentences(self) -> list[Utterance]:
@@ -263,18 +279,13 @@ class Composer:
             ),
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
+            arousal=_AROUSAL[EMOTIONS[emotion]],
             shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
     def _alone(self, rng: Rng, modality: str) -> Utterance:
         """A training voice or face."""
-        lacking = self._lacking(self._voices if modality == "audio" else self._faces)
-        if modality == "vision":
-            lacking = [e for e in lacking if e != NEUTRAL]
-        weights = np.ones(len(EMOTIONS))
-        weights[NEUTRAL] = self._config.neutral_weight
-        weights[lacking] = 0.0
-        emotion = int(rng.choice(len(EMOTIONS), p=weights / weights.sum()))
+        emotion = int(rng.choice(len(EMOTIONS), p=self._class_weights(modality)))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
         if modality == "audio":
@@ -287,7 +298,34 @@ class Composer:
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
+            arousal=_AROUSAL[EMOTIONS[emotion]],
         )
+
+    def _class_weights(self, kind: str) -> NDArray[np.float64]:
+        """(7,) how often each emotion is drawn in training batches of a kind; sums to 1."""
+        if kind == "text":
+            told = [s.emotion for s in self._sentences if s.emotion != UNKNOWN]
+            weights = np.bincount(told, minlength=len(EMOTIONS)).astype(float)
+        elif kind == "whole":
+            counts = [len(self._told["train", e]) for e in range(len(EMOTIONS))]
+            weights = np.array(counts, float) ** self._config.class_power
+        elif kind == "vision" and self._faces.counts("train")[NEUTRAL]:
+            weights = self._faces.counts("train") ** self._config.face_power
+        else:
+            weights = np.ones(len(EMOTIONS))
+            weights[NEUTRAL] = self._config.neutral_weight
+        if kind in ("audio", "vision"):
+            lacking = self._lacking(self._voices) if kind == "audio" else self._faceless()
+            weights[lacking] = 0.0
+        return weights / max(weights.sum(), 1e-9)
+
+    def _log_priors(self) -> dict[str, tuple[float, ...]]:
+        """The same on logarithms; an emotion that is never drawn counts as a rare one."""
+        kinds = {kind: self._class_weights(kind) for kind in (*MODALITIES, "whole")}
+        return {
+            kind: tuple(np.log(np.maximum(weights * len(EMOTIONS), _RAREST)).tolist())
+            for kind, weights in kinds.items()
+        }
 
     def _part(self, items: Sequence[Any], labelled: bool | None) -> Sequence[Any]:
         """The labelled or the unlabelled of these, spread evenly over them; all of them for None.
@@ -323,15 +361,15 @@ class Composer:
         augment: bool,
         labelled: bool | None = None,
     ) -> Float:
-        # CK+ has no neutral pictures: a face at rest, or hardly moving, stands for them.
-        neutral = emotion == NEUTRAL
-        known = [e for e in _expressive() if self._faces[split, e]]
-        if not known or not (neutral or emotion in known):
-            return _nothing()[1]
-        shown = int(rng.choice(known)) if neutral else emotion
-        peak = _pick(rng, self._part(self._faces[split, shown], labelled))
-        intensity = rng.uniform(0.0, 0.2) if neutral else rng.uniform(0.6, 1.1)
-        return moving_face(rng, self._resting, peak, intensity, n_rows, drop=augment)
+        return self._faces.draw(
+            rng,
+            split,
+            emotion,
+            n_rows,
+            augment=augment,
+            labelled=labelled,
+            labelled_parts=self._config.labelled_parts,
+        )
 
     def _heard(self, rng: Rng, sentence: _Sentence) -> _Sentence:
         """The sentence as a recogniser might have understood it."""
@@ -350,11 +388,16 @@ class Composer:
             vision=vision,
             emotion=sentence.emotion,
             sentiment=sentence.sentiment,
+            arousal=sentence.arousal,
         )
 
     def _lacking(self, found: Mapping[tuple[str, int], Sequence[Float]]) -> list[int]:
         """The emotions that no training recording shows."""
         return [e for e in range(len(EMOTIONS)) if not found.get(("train", e))]
+
+    def _faceless(self) -> list[int]:
+        """The emotions that no training face shows."""
+        return sorted({*range(len(EMOTIONS))} - {*self._faces.known("train")})
 
     def _check(self) -> None:
         """What corpora lack, utterances lack: only words are needed of every emotion."""
@@ -387,41 +430,6 @@ def _scale_and_add(rows: Float, factor: float, noise: NDArray[np.floating[Any]])
     log_f0 = np.where(voicing >= SPEC.voicing_threshold, rows[:, SPEC.n_mels], 0.0)
     log_mel, log_energy = np.log(raw_mel + noise + floor), np.log(energy + floor)
     return np.column_stack([log_mel, log_f0, voicing, log_energy]).astype(np.float32)
-
-
-def moving_face(
-    rng: Rng, resting: Float, peak: Float, intensity: float, n_rows: int, *, drop: bool
-) -> Float:
-    """A sequence (n_rows, 59) from one picture's row `peak` (59,): the face leaves `resting`,
-    holds `intensity` times the expression and may let go; it talks, blinks and moves its head.
-
-    With `drop`, some frames have no face. Pose is drawn at random: crops of faces do not carry it.
-    """
-    n_rows = min(n_rows, round(SPEC.max_utterance_s * SPEC.vision_rate_hz))
-    t = np.arange(n_rows, dtype=np.float32)
-    onset, rise = rng.uniform(-0.5, 0.3) * n_rows, rng.uniform(2, 8)
-    level = np.clip((t - onset) / rise, 0.0, 1.0)
-    if rng.random() < 0.3:
-        level = np.minimum(level, np.clip((rng.uniform(0.7, 1.1) * n_rows - t) / rise, 0.0, 1.0))
-    rows = np.zeros((n_rows, SPEC.vision_dim), np.float32)
-    start = resting * rng.uniform(0.6, 1.4, SPEC.vision_dim)
-    rows[:] = start + intensity * level[:, None] * (peak - start)
-    rows[:, :_BLENDSHAPES] += rng.normal(0.0, 0.03, _BLENDSHAPES) + rng.normal(
-        0.0, 0.02, (n_rows, _BLENDSHAPES)
-    )
-    _talk(rng, rows)
-    _blink(rng, rows)
-    rows[:, :_BLENDSHAPES] = np.clip(rows[:, :_BLENDSHAPES], 0.0, 1.0)
-    centre = rng.normal(0.0, (0.2, 0.15, 0.1, 0.12, 0.12, 0.0))
-    centre[-1] = rng.uniform(0.15, 0.6)
-    sway = np.cumsum(rng.normal(0.0, (0.02, 0.02, 0.01, 0.003, 0.003, 0.003), (n_rows, 6)), axis=0)
-    rows[:, _POSE] = centre + sway
-    rows[:, _FLAG] = 1.0
-    if drop and rng.random() < 0.3:
-        lost = rng.random(n_rows) < rng.uniform(0.05, 0.6)
-        lost[int(rng.integers(n_rows))] = False  # one face at least: else vision were absent
-        rows[lost] = 0.0
-    return rows
 
 
 def augment_audio(rng: Rng, rows: Float) -> Float:
@@ -476,29 +484,6 @@ def _between(values: Float, at: NDArray[np.floating[Any]]) -> Float:
     return np.asarray(values[low] * (1.0 - share) + values[high] * share, np.float32)
 
 
-def _talk(rng: Rng, rows: Float) -> None:
-    """Add the mouth of someone who speaks: syllables at 3 to 6 a second."""
-    t = np.arange(len(rows)) / SPEC.vision_rate_hz
-    syllables = np.abs(np.sin(np.pi * rng.uniform(3.0, 6.0) * t + rng.uniform(0.0, np.pi)))
-    opening = rng.uniform(0.0, 0.35) * syllables * rng.uniform(0.3, 1.0, len(rows))
-    for name, share in (("jawOpen", 1.0), ("mouthLowerDownLeft", 0.6), ("mouthLowerDownRight", 0.6),
-                        ("mouthUpperUpLeft", 0.3), ("mouthUpperUpRight", 0.3),
-                        ("mouthFunnel", 0.4), ("mouthPucker", 0.4)):  # fmt: skip
-        rows[:, _COLUMN[name]] += share * opening
-
-
-def _blink(rng: Rng, rows: Float) -> None:
-    """Close the eyes for one or two frames, every 2 to 6 s."""
-    at = rng.uniform(0.0, 4.0)
-    while (frame := int(at * SPEC.vision_rate_hz)) < len(rows):
-        closed = slice(frame, frame + int(rng.integers(1, 3)))
-        for name in ("eyeBlinkLeft", "eyeBlinkRight"):
-            rows[closed, _COLUMN[name]] = np.maximum(
-                rows[closed, _COLUMN[name]], rng.uniform(0.4, 0.9)
-            )
-        at += rng.uniform(2.0, 6.0)
-
-
 def _nothing() -> tuple[Float, Float]:
     return np.zeros((0, SPEC.audio_dim), np.float32), np.zeros((0, SPEC.vision_dim), np.float32)
 
@@ -528,8 +513,30 @@ def _by_split_and_emotion(
     return out
 
 
-def _expressive() -> list[int]:
-    return [k for k in range(len(EMOTIONS)) if k != NEUTRAL]
+def _portioned(sentences: Sequence[_Sentence], config: DataConfig, seed: int) -> list[_Sentence]:
+    """The sentences of one pass: limited to some of a corpus, repeated for another."""
+    limits, repeats = _by_corpus(config.text_limits), _by_corpus(config.text_repeats)
+    by_corpus: dict[str, list[_Sentence]] = defaultdict(list)
+    for sentence in sentences:
+        by_corpus[sentence.corpus].append(sentence)
+    out = []
+    for corpus, found in by_corpus.items():
+        chosen = found
+        if corpus in limits:
+            order = np.random.default_rng((seed, 3)).permutation(len(found))
+            chosen = [found[k] for k in sorted(order[: limits[corpus]])]
+        out += chosen * repeats.get(corpus, 1)
+    return out
+
+
+def _by_corpus(option: str) -> dict[str, int]:
+    """{"mosi": 4} from "mosi:4"; raises DataError for anything else."""
+    try:
+        return {name: int(n) for name, n in (pair.split(":") for pair in option.split())}
+    except ValueError as error:
+        raise DataError(
+            f"data.text_limits or text_repeats: write corpus:number, not {option!r}"
+        ) from error
 
 
 def _pick(rng: Rng, items: Sequence[Any]) -> Any:

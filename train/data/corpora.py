@@ -5,9 +5,12 @@
 | `goemotions/ekman` | text | `train.tsv`, `dev.tsv`, `test.tsv`: text, label ids, comment id |
 | `meld` | text | `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv` |
 | `vader` | text | `*_GroundTruth.txt`: id, mean rating in [-4, 4], text |
+| `mosi`, `mosei` | text | `label.csv`: columns text, label in [-3, 3], mode (train, valid, test) |
+| `emobank` | text | `emobank.csv`: columns V and A in [1, 5], text, split |
 | `emodb` | audio | `SSxxxEv.flac`: speaker, sentence, emotion letter, version |
 | `ravdess` | audio | `MM-CC-EE-II-SS-RR-AA.flac`: emotion third, actor last |
 | `ckplus48` | vision | `emotion/SUBJECT_*.png`, 48x48 grey |
+| `ferplus` | vision | `FER2013Train/`, `FER2013Valid/`: `label.csv` with file, box and ten votes |
 
 A corpus whose folder is missing is left out; a modality without any of its corpora is an error.
 Splits are the publishers' where they exist, else by person, so that nobody is in two of them.
@@ -28,10 +31,12 @@ __all__ = [
     "EMOTIONS",
     "NEUTRAL",
     "SPLITS",
+    "VOTES",
     "DataError",
     "Recording",
     "Text",
     "faces",
+    "ferplus",
     "missing",
     "people",
     "split_by_hash",
@@ -47,9 +52,13 @@ CORPORA = {
     "goemotions": "goemotions/ekman",
     "meld": "meld",
     "vader": "vader",
+    "mosi": "mosi",
+    "mosei": "mosei",
+    "emobank": "emobank",
     "emodb": "emodb",
     "ravdess": "ravdess",
     "ckplus48": "ckplus48",
+    "ferplus": "ferplus",
 }
 UNKNOWN = -1
 
@@ -81,6 +90,15 @@ _CKPLUS_SALT = "9"
 _POLARITY = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
 # Ratings in [-4, 4] to the [-3, 3] of MOSI.
 _VADER_SCALE = 0.75
+# Valence in [1, 5] to the [-3, 3] of MOSI. Arousal is taken as its distance from the middle, 3: no
+# sentence of EmoBank is further than 1.5 from it.
+_EMOBANK_SCALE = 1.5
+
+
+# Columns of FER+'s label files after file and box.
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
+         "unknown", "not a face")  # fmt: skip
+_FERPLUS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 
 
 class DataError(DmdLiveError, ValueError):
@@ -90,7 +108,7 @@ class DataError(DmdLiveError, ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """One sentence. `emotion`: index into EMOTIONS or -1; `rating`: human sentiment in [-3, 3] or
-    None; `polarity`: -1, 0, 1 or None."""
+    None; `polarity`: -1, 0, 1 or None; `arousal`: human rating in [-1, 1] or None."""
 
     text: str
     emotion: int
@@ -98,17 +116,22 @@ class Text:
     polarity: float | None
     split: str
     corpus: str
+    arousal: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One sound or picture file of one person showing one emotion (index into EMOTIONS)."""
+    """One sound or picture file of one person showing one emotion (index into EMOTIONS).
+
+    `votes`: of FER+'s pictures, how many people said each of VOTES.
+    """
 
     path: Path
     emotion: int
     person: str
     split: str
     corpus: str
+    votes: tuple[int, ...] = ()
 
 
 def missing(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[str]:
@@ -118,8 +141,15 @@ def missing(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[str]:
 
 
 def texts(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Text]:
-    """All sentences of goemotions, meld and vader. Raises DataError for a malformed row."""
-    readers = {"goemotions": _goemotions, "meld": _meld, "vader": _vader}
+    """All sentences of these corpora. Raises DataError for a malformed row."""
+    readers = {
+        "goemotions": _goemotions,
+        "meld": _meld,
+        "vader": _vader,
+        "mosi": lambda folder: _mosi(folder, "mosi"),
+        "mosei": lambda folder: _mosi(folder, "mosei"),
+        "emobank": _emobank,
+    }
     return _read(readers, data, only, "text")
 
 
@@ -129,8 +159,12 @@ def voices(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording
 
 
 def faces(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
-    """All pictures of ckplus48 whose emotion is one of the seven (contempt is not)."""
-    return _read({"ckplus48": _ckplus48}, data, only, "vision")
+    """All pictures of ckplus48 and ferplus whose emotion, or commonest vote, is one of the seven
+    (contempt is not)."""
+    found: list[Recording] = _read(
+        {"ckplus48": _ckplus48, "ferplus": ferplus}, data, only, "vision"
+    )
+    return [recording for recording in found if recording.emotion != UNKNOWN]
 
 
 def people(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[tuple[str, str, str]]:
@@ -175,6 +209,31 @@ def _ckplus48(data: Path) -> Iterator[Recording]:
         if folder.name in _NAMES:
             for path in sorted(folder.glob("*.png")):
                 yield _recording(path, "ckplus48", folder.name, path.stem.split("_")[0])
+
+
+def ferplus(data: Path) -> Iterator[Recording]:
+    """All pictures of ferplus; the emotion is the most frequent of its votes, UNKNOWN where that is
+    none of the seven. Nobody knows who is in them: each picture is a person of its own. Half of the
+    validation pictures are for testing, for those that are meant for it may not be there."""
+    for folder, split in _FERPLUS.items():
+        path = data / "ferplus" / folder / "label.csv"
+        if not path.exists():
+            continue
+        with path.open(encoding="utf-8", newline="") as rows:
+            for n, row in enumerate(csv.reader(rows), 1):
+                counts = row[2:]
+                if len(counts) != len(VOTES) or not all(c.isdigit() for c in counts):
+                    raise DataError(f"{path}:{n}: expected file, box and {len(VOTES)} vote counts")
+                votes = tuple(int(count) for count in counts)
+                halved = split == "valid" and split_by_half(row[0]) == "test"
+                yield Recording(
+                    path=path.parent / row[0],
+                    emotion=_NAMES.get(VOTES[votes.index(max(votes))], UNKNOWN),
+                    person=row[0],
+                    split="test" if halved else split,
+                    corpus="ferplus",
+                    votes=votes,
+                )
 
 
 def _goemotions(data: Path) -> Iterator[Text]:
@@ -246,6 +305,50 @@ def _vader(data: Path) -> Iterator[Text]:
             )
 
 
+def _mosi(data: Path, corpus: str) -> Iterator[Text]:
+    path = data / corpus / "label.csv"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as rows:
+        for n, row in enumerate(csv.DictReader(rows), 2):
+            try:
+                text, rating, split = row["text"], float(row["label"]), row["mode"]
+            except (KeyError, ValueError, TypeError) as error:
+                raise DataError(f"{path}:{n}: expected columns text, label and mode") from error
+            if not -3.0 <= rating <= 3.0 or split not in SPLITS:
+                raise DataError(f"{path}:{n}: rating {rating} or mode {split!r} is out of range")
+            yield Text(
+                text=text,
+                emotion=UNKNOWN,
+                rating=rating,
+                polarity=None,
+                split=split,
+                corpus=corpus,
+            )
+
+
+def _emobank(data: Path) -> Iterator[Text]:
+    path = data / "emobank" / "emobank.csv"
+    if not path.exists():
+        return
+    splits = {"train": "train", "dev": "valid", "test": "test"}
+    with path.open(encoding="utf-8", newline="") as rows:
+        for n, row in enumerate(csv.DictReader(rows), 2):
+            try:
+                valence, arousal, split = float(row["V"]), float(row["A"]), splits[row["split"]]
+            except (KeyError, ValueError, TypeError) as error:
+                raise DataError(f"{path}:{n}: expected columns split, V, A and text") from error
+            yield Text(
+                text=row["text"],
+                emotion=UNKNOWN,
+                rating=min(3.0, max(-3.0, _EMOBANK_SCALE * (valence - 3.0))),
+                polarity=None,
+                split=split,
+                corpus="emobank",
+                arousal=min(1.0, max(-1.0, arousal - 3.0)),
+            )
+
+
 def _recording(path: Path, corpus: str, emotion: str, person: str) -> Recording:
     held_out = _HELD_OUT.get(corpus)
     split = held_out.get(person, "train") if held_out else split_by_hash(f"{_CKPLUS_SALT}:{person}")
@@ -256,3 +359,8 @@ def split_by_hash(key: str) -> str:
     """A split that never changes: 70 % train, 10 % valid, 20 % test."""
     slot = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
     return "valid" if slot == 0 else "test" if slot in (1, 2) else "train"
+
+
+def split_by_half(key: str) -> str:
+    """`valid` or `test`, one as likely as the other; never changes."""
+    return ("valid", "test")[int(hashlib.sha256(key.encode()).hexdigest(), 16) % 2]

@@ -20,9 +20,11 @@ class Utterance:
     """One sample; a modality of zero rows is absent. `audio` (Ta, Da), `vision` (Tv, Dv) float32.
 
     `text` is (Tt,) int64 word pieces, or (Tt, Dt) float32 where a data set brings ready vectors.
-    `words` is what the pieces were made from, where it is known. `emotion` -1 and `sentiment` NaN
-    mean unlabelled; `id` names the sample in its data set. `shown`: the emotion that text, audio
-    and vision show, each by itself, where that differs from the whole.
+    `words` is what the pieces were made from, where it is known. `emotion` -1, `sentiment` NaN (in
+    [-3, 3]) and `arousal` NaN (in [-1, 1]) mean unlabelled; `id` names the sample in its data set.
+    `shown`: the emotion that text, audio and vision show, each by itself, where that differs from
+    the whole. `log_prior`: logarithm of how common each emotion is where the sample was drawn, up
+    to a constant; none where all are equally common.
     """
 
     text: NDArray[Any]
@@ -30,9 +32,11 @@ class Utterance:
     vision: Float
     emotion: int
     sentiment: float
+    arousal: float = float("nan")
     words: str = ""
     id: str = ""
     shown: tuple[int, int, int] | None = None
+    log_prior: tuple[float, ...] | None = None
 
 
 class Corpus(Protocol):
@@ -50,8 +54,8 @@ class Corpus(Protocol):
 
 
 def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
-    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,) and,
-    by modality, `shown` (B, 3).
+    """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,),
+    `arousal` (B,) and, by modality, `shown` (B, 3).
 
     Text is `input_ids` (B, Tt) where it is word pieces, else `text` (B, Tt, Dt).
     """
@@ -67,4 +71,9 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
     batch["emotion"] = torch.tensor([u.emotion for u in utterances])
     batch["shown"] = torch.tensor([u.shown or (u.emotion,) * 3 for u in utterances])
     batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
+    priors = [u.log_prior for u in utterances if u.log_prior is not None]
+    if priors:
+        none = (0.0,) * len(priors[0])
+        batch["log_prior"] = torch.tensor([u.log_prior or none for u in utterances])
+    batch["arousal"] = torch.tensor([u.arousal for u in utterances], dtype=torch.float32)
     return batch

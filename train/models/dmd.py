@@ -44,8 +44,8 @@ class Features:
 
     `shallow` X~, `common` C, `private` P: (B, T_m, d) with `mask` (B, T_m). `homo` (B, d) and
     `hetero` (B, 2 d) are summaries; `outputs` (B, 1 + n_emotions) is the fused prediction,
-    `homo_outputs` each modality's own, `homo_repr` (B, d) what its head makes of it; `weight`
-    (B, 3) the fusion gate; `present` (B, 3) bool.
+    `arousal` (B,) the fused arousal before tanh, `homo_outputs` each modality's own, `homo_repr`
+    (B, d) what its head makes of it; `weight` (B, 3) the fusion gate; `present` (B, 3) bool.
     """
 
     shallow: dict[str, Tensor]
@@ -57,18 +57,17 @@ class Features:
     homo_outputs: dict[str, Tensor]
     homo_repr: dict[str, Tensor]
     outputs: Tensor
+    arousal: Tensor
     weight: Tensor
     present: Tensor
 
 
 class DMD(nn.Module):
-    """The model that is exported. `temperature` (8,) calibrates the emotion probabilities, one for
-    each subset of modalities: its number is the sum of text 1, audio 2 and vision 4.
+    """The model that is exported. Its emotions are logits of a world where all are equally common;
+    temperatures and the prior are applied beside the graph (`runtime/calibration.py`).
 
     `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
     """
-
-    temperature: Tensor
 
     def __init__(
         self, config: ModelConfig, language: LanguageEncoder | None, n_emotions: int
@@ -145,7 +144,8 @@ class DMD(nn.Module):
             SigmoidGate(d) if config.gate == "sigmoid" else SoftmaxGate(d, config.dropout_head)
         )
         self.fused_head = Head(self.fusion.dim, self.n_outputs, config.dropout_head)
-        self.register_buffer("temperature", torch.ones(2 ** len(MODALITIES)))
+        if n_emotions:  # what has emotions has arousal too; MOSI's models have neither
+            self.arousal_head = nn.Linear(self.fusion.dim, 1)
 
     def forward(self, batch: dict[str, Tensor]) -> Features:
         """Decouple, reinforce, summarise and fuse one batch.
@@ -171,6 +171,8 @@ class DMD(nn.Module):
         if not self.config.common_branch:
             homo = {m: torch.zeros_like(homo[m]) for m in MODALITIES}
         fused, weight = self.fusion(hetero, homo, present)
+        outputs, _, refined = self.fused_head(fused)
+        arousal = self.arousal_head(refined) if self.n_outputs > 1 else 0.0 * outputs[:, :1]
         return Features(
             shallow=shallow,
             common=common,
@@ -180,34 +182,31 @@ class DMD(nn.Module):
             hetero=hetero,
             homo_outputs={m: homo_heads[m][0] for m in MODALITIES},
             homo_repr={m: homo_heads[m][1] for m in MODALITIES},
-            outputs=self.fused_head(fused)[0],
+            outputs=outputs,
+            arousal=arousal.squeeze(-1),
             weight=weight,
             present=present,
         )
 
     def predict(
         self, batch: dict[str, Tensor], *, clipped: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The graph outputs of the contract; without `clipped`, sentiments may leave [-3, 3].
 
-        `sentiment` (B,) in [-3, 3], `emotion` (B, n_emotions) calibrated probabilities,
-        `modality_sentiment` (B, 3) in [-3, 3] and `modality_weight` (B, 3), both 0 where absent.
+        `sentiment` (B,) in [-3, 3], `emotion` (B, n_emotions) balanced logits, `arousal` (B,) in
+        [-1, 1], `modality_sentiment` (B, 3) in [-3, 3] and `modality_weight` (B, 3), both 0 where
+        absent.
         """
         features = self(batch)
         own = torch.stack([features.homo_outputs[m][:, 0] for m in MODALITIES], dim=1)
         bound = 3.0 if clipped else float("inf")
         return (
             features.outputs[:, 0].clamp(-bound, bound),
-            self.probabilities(features),
+            features.outputs[:, 1:],
+            features.arousal.tanh(),
             own.clamp(-bound, bound) * features.present,
             features.weight,
         )
-
-    def probabilities(self, features: Features) -> Tensor:
-        """(B, n_emotions) calibrated probabilities."""
-        bits = torch.tensor([1, 2, 4], device=features.present.device)
-        subset = (features.present * bits).sum(dim=1)
-        return (features.outputs[:, 1:] / self.temperature[subset, None]).softmax(dim=-1)
 
     def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
         """Set the statistics of raw rows from a batch of training utterances."""
@@ -217,6 +216,8 @@ class DMD(nn.Module):
             if isinstance(normalise, NormaliseVision):
                 valid = valid & (batch[m][..., -1] > 0)
             rows = normalise.prepare(batch[m], batch[f"{m}_mask"])[valid]
+            if not len(rows):  # nobody is heard or seen in this data set
+                continue
             normalise.mean.copy_(rows.mean(dim=0))
             normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
 
