@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+import zlib
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from runtime.utterance import SegmenterConfig
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
 from .data.crops import centre, find_faces
+from .data.sounds import Channel, spoken_again
 from .recordings import prepare_recordings
 
 __all__ = ["Features", "decode_audio", "prepare", "spoken"]
@@ -37,7 +39,11 @@ Float = NDArray[np.float32]
 # well as the device's own voice activity detector, at a hundredth of its time.
 _SILENCE_DB = 30.0
 # Part of the cache's key: raise it when this file makes other rows from the same recordings.
-_VERSION = 2
+_VERSION = 3
+_N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
+_AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel_high_hz",
+                 "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip
+_PAUSE_S = 0.4  # the longest between two digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +75,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Features:
-    """`voices`: (recording, rows (T, 43)) pairs; `faces`: (recording, row (Dv,)) pairs.
+    """`voices`: (recording, versions) pairs, each version raw rows (T, 43): as recorded, and for
+    training as through `_N_CHANNELS` channels; `faces`: (recording, row (Dv,)) pairs.
 
     `n_faceless`: pictures in which no face was found; they are left out.
     """
 
-    voices: list[tuple[Recording, Float]]
+    voices: list[tuple[Recording, list[Float]]]
     faces: list[tuple[Recording, Float]]
     n_faceless: int
 
@@ -124,12 +131,16 @@ def _write_splits(data: Path, path: Path) -> None:
 def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPORA)) -> Features:
     """Features of the recordings of these corpora below `data`, from the cache or extracted now.
 
-    The cache is keyed by the feature spec and by name, size and date of every recording. Raises
-    DataError, naming the file, when one cannot be read.
+    The cache is keyed by what decides an audio row and by name, size and date of every recording.
+    Raises DataError, naming the file, when one cannot be read.
     """
     clips, pictures = voices(data, only), faces(data, only)
-    stats = [(str(r.path.relative_to(data)), _stamp(r.path)) for r in clips]
-    key = hashlib.sha256(json.dumps([_VERSION, SPEC.sha256(), stats]).encode()).hexdigest()[:16]
+    stats = [
+        (r.split, [(str(part.relative_to(data)), _stamp(part)) for part in r.parts or (r.path,)])
+        for r in clips
+    ]
+    contract = [_VERSION, _N_CHANNELS, {name: asdict(SPEC)[name] for name in _AUDIO_FIELDS}]
+    key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
     path = cache_folder / f"{key}.safetensors"
     try:
         arrays = load_file(path)
@@ -140,12 +151,13 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
         save_file(arrays, partial)
         os.replace(partial, path)
     ends = np.cumsum(arrays["audio_lengths"])
-    rows = [
+    rows = iter(
         arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)
-    ]
+    )
+    versions = [[next(rows) for _ in range(n)] for n in arrays["n_versions"]]
     vision = _vision_rows(pictures, cache_folder)
     return Features(
-        voices=list(zip(clips, rows, strict=True)),
+        voices=list(zip(clips, versions, strict=True)),
         faces=[(r, row) for r, row in zip(pictures, vision, strict=True) if row[-1] > 0],
         n_faceless=int((vision[:, -1] == 0).sum()),
     )
@@ -181,25 +193,45 @@ def spoken(samples: Float) -> Float:
 
 
 def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
-    audio = _parallel(_audio, [r.path for r in clips], "audio rows")
+    # Spawned, not forked: the parent may hold threads of torch.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        results = pool.map(_versions, clips, chunksize=8)
+        audio = list(tqdm(results, desc="audio rows", total=len(clips), unit="clip"))
+    every = [rows for versions in audio for rows in versions]
     return {
-        "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *audio]),
-        "audio_lengths": np.array([len(rows) for rows in audio], np.int64),
+        "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *every]),
+        "audio_lengths": np.array([len(rows) for rows in every], np.int64),
+        "n_versions": np.array([len(versions) for versions in audio], np.int64),
     }
 
 
-def _parallel(work: Callable[[Path], Float], paths: Sequence[Path], name: str) -> list[Float]:
-    # Spawned, not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        results = pool.map(work, paths, chunksize=16)
-        return list(tqdm(results, desc=name, total=len(paths), unit="file"))
+def _versions(clip: Recording) -> list[Float]:
+    """Raw rows (T, 43) of a clip as it was recorded and, of a training one, through channels."""
+    rng = np.random.default_rng(zlib.crc32(str((clip.path.name, len(clip.parts))).encode()))
+    samples = spoken(_joined(rng, clip))
+    versions = [samples]
+    if clip.split == "train":
+        person = zlib.crc32(f"{clip.corpus}/{clip.person}".encode())
+        versions += [
+            Channel((person, k)).through(spoken_again(rng, samples)) for k in range(_N_CHANNELS)
+        ]
+    found = [audio_rows(version[: round(SPEC.max_utterance_s * SPEC.sample_rate_hz)])
+             for version in versions]  # fmt: skip
+    if not all(len(rows) for rows in found):
+        raise DataError(f"{clip.path}: shorter than one window of {SPEC.window} samples; remove it")
+    return found
 
 
-def _audio(path: Path) -> Float:
-    rows = audio_rows(spoken(decode_audio(path)))
-    if not len(rows):
-        raise DataError(f"{path}: shorter than one window of {SPEC.window} samples; remove it")
-    return rows
+def _joined(rng: np.random.Generator, clip: Recording) -> Float:
+    """(n,) samples of a clip, or of its parts with short pauses, or none, between them."""
+    pieces: list[Float] = []
+    for part in clip.parts or (clip.path,):
+        pause_s = max(0.0, rng.uniform(-0.15, _PAUSE_S)) if pieces else 0.0
+        # Not silence: what the microphone hears of a room when nobody speaks.
+        samples = decode_audio(part)
+        quiet = rng.normal(0.0, 1e-6 + float(np.abs(samples[:160]).mean()), round(pause_s * 16_000))
+        pieces += [quiet.astype(np.float32), samples]
+    return np.concatenate(pieces)
 
 
 def _vision_rows(pictures: Sequence[Recording], cache_folder: Path) -> Float:

@@ -91,6 +91,16 @@ class FeatureSpec:
     f0_high_hz: float = 500.0
     voicing_threshold: float = 0.5  # normalised autocorrelation above which a frame has an F0
 
+    # Running statistics of a session's speech (normal.py), in voiced rows: how many are remembered,
+    # what the utterance itself and the prior count for; pitch in octaves around 150 Hz. Means and
+    # deviations are those of the training voices, rounded.
+    speech_memory: float = 1_500.0
+    speech_own: float = 75.0
+    speech_prior: float = 50.0
+    speech_f0: float = 0.1
+    speech_f0_deviation: float = 0.35
+    speech_deviation: float = 2.0
+
     vision_rate_hz: float = 15.0
     vision_hold_s: float = 0.2  # a row stays valid this long when frames are late or missing
     min_face_score: float = 0.5

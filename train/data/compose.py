@@ -6,7 +6,7 @@ utterance is a function of (seed, epoch, index) alone, so that an interrupted ru
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
 
-from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Recording, Text
+from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from .faces import Faces
 from .spoken import Spoken
 from .utterance import Utterance
+from .voices import Voices
 
-__all__ = ["Composer", "augment_audio", "change_gain"]
+__all__ = ["Composer"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
@@ -106,12 +107,7 @@ class Composer:
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
-        self._voices = _by_split_and_emotion(features.voices)
-        self._training_voices: dict[int, dict[str, list[Float]]] = defaultdict(dict)
-        for recording, rows in features.voices:
-            if recording.split == "train":
-                by_corpus = self._training_voices[recording.emotion]
-                by_corpus.setdefault(recording.corpus, []).append(rows)
+        self._voices = Voices(features.voices)
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = _portioned([*told, *self._rated["train"]], config, seed)
@@ -130,8 +126,8 @@ class Composer:
             "n_texts_too_long": self.n_too_long,
             "n_texts_without_words": self.n_wordless,
             "n_pictures_without_face": self._n_faceless,
-            "without_voice": [EMOTIONS[e] for e in self._lacking(self._voices)],
-            "without_face": [EMOTIONS[e] for e in self._faceless()],
+            "without_voice": [EMOTIONS[e] for e in _lacking(self._voices)],
+            "without_face": [EMOTIONS[e] for e in _lacking(self._faces)],
         }
 
     def training(self, epoch: int, index: int) -> Utterance:
@@ -315,8 +311,7 @@ class Composer:
             weights = np.ones(len(EMOTIONS))
             weights[NEUTRAL] = self._config.neutral_weight
         if kind in ("audio", "vision"):
-            lacking = self._lacking(self._voices) if kind == "audio" else self._faceless()
-            weights[lacking] = 0.0
+            weights[_lacking(self._voices if kind == "audio" else self._faces)] = 0.0
         return weights / max(weights.sum(), 1e-9)
 
     def _log_priors(self) -> dict[str, tuple[float, ...]]:
@@ -343,13 +338,14 @@ class Composer:
     def _voice(
         self, rng: Rng, split: str, emotion: int, *, augment: bool, labelled: bool | None = None
     ) -> Float:
-        found = self._voices[split, emotion]
-        if not found:
-            return _nothing()[0]
-        if augment:  # corpora equally often: the smaller one is not drowned
-            found = _pick(rng, list(self._training_voices[emotion].values()))
-        rows = _pick(rng, self._part(found, labelled))
-        return augment_audio(rng, rows) if augment and rng.random() < 0.5 else rows
+        return self._voices.draw(
+            rng,
+            split,
+            emotion,
+            augment=augment,
+            labelled=labelled,
+            labelled_parts=self._config.labelled_parts,
+        )
 
     def _face(
         self,
@@ -391,97 +387,12 @@ class Composer:
             arousal=sentence.arousal,
         )
 
-    def _lacking(self, found: Mapping[tuple[str, int], Sequence[Float]]) -> list[int]:
-        """The emotions that no training recording shows."""
-        return [e for e in range(len(EMOTIONS)) if not found.get(("train", e))]
-
-    def _faceless(self) -> list[int]:
-        """The emotions that no training face shows."""
-        return sorted({*range(len(EMOTIONS))} - {*self._faces.known("train")})
-
     def _check(self) -> None:
         """What corpora lack, utterances lack: only words are needed of every emotion."""
         for split in ("train", "valid", "test"):
             for emotion, name in enumerate(EMOTIONS):
                 if not self._told[split, emotion]:
                     raise DataError(f"the {split} split has no sentence of {name}")
-
-
-def change_gain(rows: Float, gain_db: float) -> Float:
-    """Audio rows (T, 43) as if the samples had been amplified by `gain_db`."""
-    return _scale_and_add(rows, 10.0 ** (gain_db / 10.0), np.float32(0.0))
-
-
-def _scale_and_add(rows: Float, factor: float, noise: NDArray[np.floating[Any]]) -> Float:
-    """Rows (T, 43) as if power had been multiplied by `factor` and then noise of the given power
-    per mel band, (T, n_mels) or 0, been added.
-
-    Voicing is a correlation over the energy plus the floor: it falls where either noise or the
-    floor weighs more, and F0 is 0 where it falls below the threshold. A tapered frame's power sums
-    to window * mean(hanning ** 2) / 2 times its energy over the bands, which overlap to 1.
-    """
-    taper, floor = float(np.mean(np.hanning(SPEC.window) ** 2)), SPEC.log_floor
-    raw_mel = np.maximum(np.exp(rows[:, : SPEC.n_mels]) - floor, 0.0) * factor
-    own = np.maximum(np.exp(rows[:, -1]) - floor, 0.0)
-    added = np.broadcast_to(noise, raw_mel.shape).sum(axis=1) / (SPEC.window * taper / 2)
-    energy = own * factor + added
-    kept = factor * (taper * own + floor) / (taper * energy + floor)
-    voicing = np.clip(rows[:, SPEC.n_mels + 1] * np.where(own > 0.0, kept, 1.0), 0.0, 1.0)
-    log_f0 = np.where(voicing >= SPEC.voicing_threshold, rows[:, SPEC.n_mels], 0.0)
-    log_mel, log_energy = np.log(raw_mel + noise + floor), np.log(energy + floor)
-    return np.column_stack([log_mel, log_f0, voicing, log_energy]).astype(np.float32)
-
-
-def augment_audio(rng: Rng, rows: Float) -> Float:
-    """Audio rows (T, 43) of another reading: crop, tempo, pitch and vocal tract, gain of -25 to
-    +10 dB, stationary noise, masked bands, a masked moment."""
-    n = len(rows)
-    length = int(n * rng.uniform(0.6, 1.0)) if n > 25 else n
-    start = int(rng.integers(n - length + 1))
-    rows = _tempo(rows[start : start + length], rng.uniform(0.85, 1.15))
-    rows = _pitch(rows, rng.uniform(-0.12, 0.12), rng.uniform(-1.5, 1.5))
-    rows, length = change_gain(rows, rng.uniform(-25.0, 10.0)), len(rows)
-    if rng.random() < 0.5:
-        # Noise power a given distance below the speech's, with a random slope over the bands.
-        snr_db, slope_db = rng.uniform(5.0, 30.0), rng.uniform(-15.0, 5.0)
-        bands = SPEC.n_mels
-        speech = np.exp(rows[:, :bands]).mean()
-        tilt_db = slope_db * np.linspace(0.0, 1.0, bands) - snr_db
-        noise = speech * 10.0 ** (tilt_db / 10.0) * rng.exponential(1.0, (length, bands)) ** 0.5
-        rows = _scale_and_add(rows, 1.0, noise)
-    if rng.random() < 0.5:
-        band = int(rng.integers(SPEC.n_mels - 6))
-        rows[:, band : band + int(rng.integers(1, 7))] = rows[:, : SPEC.n_mels].mean()
-    if length > 20:
-        masked = int(rng.integers(length - 8))
-        rows[masked : masked + int(rng.integers(1, 8))] = rows.mean(axis=0)
-    return rows.astype(np.float32)
-
-
-def _tempo(rows: Float, factor: float) -> Float:
-    """Rows (T, 43) spoken `factor` times as fast: interpolated in time, F0 from the nearest row."""
-    at = np.linspace(0.0, len(rows) - 1.0, max(8, int(len(rows) / factor)))
-    out = _between(rows, at)
-    out[:, SPEC.n_mels] = rows[np.rint(at).astype(int), SPEC.n_mels]
-    return out
-
-
-def _pitch(rows: Float, log_f0: float, bands: float) -> Float:
-    """Rows (T, 43) of a speaker whose F0 differs by `log_f0` and whose formants by `bands`."""
-    rows = rows.copy()
-    mel, voiced = rows[:, : SPEC.n_mels], rows[:, SPEC.n_mels] > 0
-    at = np.clip(np.arange(SPEC.n_mels) + bands, 0.0, SPEC.n_mels - 1.0)
-    rows[:, : SPEC.n_mels] = _between(mel.T, at).T
-    rows[voiced, SPEC.n_mels] += log_f0
-    return rows
-
-
-def _between(values: Float, at: NDArray[np.floating[Any]]) -> Float:
-    """Linear interpolation of `values` (n, k) at fractional indices `at` along the first axis."""
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(values) - 1)
-    share = (at - low)[:, None].astype(np.float32)
-    return np.asarray(values[low] * (1.0 - share) + values[high] * share, np.float32)
 
 
 def _nothing() -> tuple[Float, Float]:
@@ -504,13 +415,9 @@ def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
     return out, scale
 
 
-def _by_split_and_emotion(
-    items: Sequence[tuple[Recording, Float]],
-) -> dict[tuple[str, int], list[Float]]:
-    out: dict[tuple[str, int], list[Float]] = defaultdict(list)
-    for recording, rows in items:
-        out[recording.split, recording.emotion].append(rows)
-    return out
+def _lacking(found: Voices | Faces) -> list[int]:
+    """The emotions that nobody shows in training."""
+    return sorted({*range(len(EMOTIONS))} - {*found.known("train")})
 
 
 def _portioned(sentences: Sequence[_Sentence], config: DataConfig, seed: int) -> list[_Sentence]:

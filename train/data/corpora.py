@@ -9,6 +9,9 @@
 | `emobank` | text | `emobank.csv`: columns V and A in [1, 5], text, split |
 | `emodb` | audio | `SSxxxEv.flac`: speaker, sentence, emotion letter, version |
 | `ravdess` | audio | `MM-CC-EE-II-SS-RR-AA.flac`: emotion third, actor last |
+| `nemo` | audio | `data.tsv`: file_id, emotion, speaker_id; sound beside it |
+| `digits` | audio | `DIGIT_SPEAKER_NUMBER.flac`: ordinary people, three to six digits joined |
+| `plain` | audio | `VOICE_NUMBER.wav`: a synthesiser's, see `train/data/plain.py` |
 | `ckplus48` | vision | `emotion/SUBJECT_*.png`, 48x48 grey |
 | `ferplus` | vision | `FER2013Train/`, `FER2013Valid/`: `label.csv` with file, box and ten votes |
 
@@ -19,8 +22,9 @@ Splits are the publishers' where they exist, else by person, so that nobody is i
 import csv
 import hashlib
 import html
+import random
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,9 @@ CORPORA = {
     "emobank": "emobank",
     "emodb": "emodb",
     "ravdess": "ravdess",
+    "nemo": "nemo",
+    "digits": "digits",
+    "plain": "plain",
     "ckplus48": "ckplus48",
     "ferplus": "ferplus",
 }
@@ -66,6 +73,7 @@ _NAMES = {
     **{name: k for k, name in enumerate(EMOTIONS)},
     "joy": EMOTIONS.index("happiness"),
     "happy": EMOTIONS.index("happiness"),
+    "surprised": EMOTIONS.index("surprise"),
 }
 _EMODB = {
     "W": "anger",
@@ -83,6 +91,8 @@ _RAVDESS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger", 
 _HELD_OUT = {
     "emodb": {"14": "valid", "15": "test", "16": "test"},
     "ravdess": {"09": "valid", "11": "test", "12": "test"},
+    "nemo": {"MP0": "valid", "IC0": "test", "TP0": "test"},  # a man; a woman and a man
+    "digits": {"theo": "valid"},
 }
 # Salts the hash: the first that gives validation and test 4 people of each emotion at least. The
 # unsalted one leaves a single sad person for validation.
@@ -123,7 +133,8 @@ class Text:
 class Recording:
     """One sound or picture file of one person showing one emotion (index into EMOTIONS).
 
-    `votes`: of FER+'s pictures, how many people said each of VOTES.
+    `votes`: of FER+'s pictures, how many people said each of VOTES. `parts`: files that are joined
+    to one sound, the first of which is `path`.
     """
 
     path: Path
@@ -132,6 +143,7 @@ class Recording:
     split: str
     corpus: str
     votes: tuple[int, ...] = ()
+    parts: tuple[Path, ...] = ()
 
 
 def missing(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[str]:
@@ -154,8 +166,15 @@ def texts(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Text]:
 
 
 def voices(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
-    """All clips of emodb and ravdess whose emotion is one of the seven."""
-    return _read({"emodb": _emodb, "ravdess": _ravdess}, data, only, "audio")
+    """All clips of these corpora whose emotion is one of the seven."""
+    readers = {
+        "emodb": _emodb,
+        "ravdess": _ravdess,
+        "nemo": _nemo,
+        "digits": _digits,
+        "plain": _plain,
+    }
+    return _read(readers, data, only, "audio")
 
 
 def faces(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]:
@@ -202,6 +221,46 @@ def _ravdess(data: Path) -> Iterator[Recording]:
             raise DataError(f"{path}: not a RAVDESS name (such as 03-01-05-01-01-01-12.flac)")
         if fields[2] in _RAVDESS:
             yield _recording(path, "ravdess", _RAVDESS[fields[2]], fields[6])
+
+
+def _nemo(data: Path) -> Iterator[Recording]:
+    path = data / "nemo" / "data.tsv"
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as rows:
+        for n, row in enumerate(csv.DictReader(rows, delimiter="\t"), 2):
+            try:
+                clip, emotion, person = row["file_id"], row["emotion"], row["speaker_id"]
+                yield _recording(path.parent / clip, "nemo", emotion, person)
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{path}:{n}: unknown or missing {error}") from error
+
+
+def _digits(data: Path) -> Iterator[Recording]:
+    """Each person's digits in a shuffled order, three to six a time, all of them twice."""
+    by_person: dict[str, list[Path]] = {}
+    for path in sorted((data / "digits").glob("*.flac")):
+        fields = path.stem.split("_")
+        if len(fields) != 3:
+            raise DataError(f"{path}: not a name of a digit (such as 7_jackson_32.flac)")
+        by_person.setdefault(fields[1], []).append(path)
+    for person, paths in by_person.items():
+        rng = random.Random(person)
+        for _ in range(2):
+            rng.shuffle(paths)
+            rest = list(paths)
+            while len(rest) >= 3:
+                n = rng.randint(3, 6)
+                parts, rest = tuple(rest[:n]), rest[n:]
+                recording = _recording(parts[0], "digits", "neutral", person)
+                yield replace(recording, parts=parts)
+
+
+def _plain(data: Path) -> Iterator[Recording]:
+    for path in sorted((data / "plain").glob("*_*.wav")):
+        voice = path.stem.split("_")[0]
+        recording = _recording(path, "plain", "neutral", voice)
+        yield replace(recording, split=split_by_hash(voice))
 
 
 def _ckplus48(data: Path) -> Iterator[Recording]:

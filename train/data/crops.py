@@ -50,7 +50,10 @@ def find_faces(pictures: Sequence[Path], cache_folder: Path) -> Crops:
     The cache is keyed by the face model and by name, size and date of the pictures. Raises
     DataError for a file that is no picture.
     """
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in pictures]
+    stats = [
+        (f"{path.parent.name}/{path.name}", path.stat().st_size, path.stat().st_mtime_ns)
+        for path in pictures
+    ]
     contract = [_VERSION, SPEC.face_model_sha256, SPEC.appearance_size, SPEC.vision_dim]
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
     path = cache_folder / f"faces-{key}.safetensors"

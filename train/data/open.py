@@ -8,6 +8,7 @@ from runtime.errors import UsageError
 from ..config import Config
 from ..prepare import prepare
 from . import corpora
+from .commands import COMMANDS, commands
 from .compose import Composer
 from .mmsa import Mmsa
 from .prototypes import PROTOTYPES, prototypes
@@ -41,15 +42,18 @@ def open_corpus(
 def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Composer:
     """The corpora that `settings.data.corpora` names, composed. Raises DmdLiveError."""
     names = settings.data.corpora.split()
-    if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES}:
-        known = ", ".join((*corpora.CORPORA, PROTOTYPES))
+    if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES, COMMANDS}:
+        known = ", ".join((*corpora.CORPORA, PROTOTYPES, COMMANDS))
         raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; there are: {known}")
     features = prepare(data, cache, names)
     if PROTOTYPES in names:  # they are tested on only where there are no photographs
         made_up = [(r, row) for r, row in prototypes() if r.split == "train" or not features.faces]
         features = replace(features, faces=[*features.faces, *made_up])
+    sentences = corpora.texts(data, names)
+    if COMMANDS in names:
+        sentences += commands()
     return Composer(
-        corpora.texts(data, names),
+        sentences,
         features,
         tokenizer,
         settings.data,

@@ -6,7 +6,6 @@ flattened time, learned tokens for missing modalities, two tasks. The options of
 switch each of these to what the published code does (`configs/paper_*.toml`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,7 +25,6 @@ from .layers import (
     LastStep,
     MaskedConv,
     Normalise,
-    NormaliseAudio,
     NormaliseVision,
     Transformer,
     TransformerConfig,
@@ -78,8 +76,11 @@ class DMD(nn.Module):
         self.language = language
         self.normalise = nn.ModuleDict(
             {
-                "audio": _normalise(config.audio_dim, SPEC.audio_dim, NormaliseAudio),
-                "vision": _normalise(config.vision_dim, SPEC.vision_dim, NormaliseVision),
+                "audio": Normalise(config.audio_dim),
+                # The runtime's own rows have columns of known meaning; others are just numbers.
+                "vision": NormaliseVision()
+                if config.vision_dim == SPEC.vision_dim
+                else Normalise(config.vision_dim),
             }
             if config.standardise
             else {}
@@ -265,11 +266,6 @@ class DMD(nn.Module):
         if self.config.summary == "last" and not self.config.masked:
             return cast(Tensor, transformer(rows, None, mask, last=True)[:, -1])
         return cast(Tensor, pool(transformer(rows, None, mask), mask))
-
-
-def _normalise(dim: int, own_dim: int, own: Callable[[], Normalise]) -> Normalise:
-    """The runtime's own rows have columns of known meaning; any others are just numbers."""
-    return own() if dim == own_dim else Normalise(dim)
 
 
 def _summary(config: ModelConfig, dim: int) -> nn.Module:

@@ -18,7 +18,6 @@ __all__ = [
     "LastStep",
     "MaskedConv",
     "Normalise",
-    "NormaliseAudio",
     "NormaliseVision",
     "Transformer",
     "TransformerConfig",
@@ -47,25 +46,6 @@ class Normalise(nn.Module):
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
         """(B, T, dim), (B, T) bool -> (B, T, dim)."""
         return ((self.prepare(rows, mask) - self.mean) / self.std).clamp(-5.0, 5.0)
-
-
-class NormaliseAudio(Normalise):
-    """Takes the utterance's mean spectrum and energy out first (cepstral mean normalisation; Atal
-    1974): microphones, rooms, distances and voices differ, and each is a constant on logarithms."""
-
-    level: Tensor
-
-    def __init__(self) -> None:
-        super().__init__(SPEC.audio_dim)
-        level = torch.ones(SPEC.audio_dim)
-        level[SPEC.n_mels : SPEC.n_mels + 2] = 0.0  # F0 and voicing have no level
-        self.register_buffer("level", level, persistent=False)
-
-    def prepare(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Log-mel and log-energy relative to their means over the utterance."""
-        valid = mask[..., None].to(rows.dtype)
-        mean = (rows * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(1.0)
-        return rows - mean * self.level
 
 
 class NormaliseVision(Normalise):

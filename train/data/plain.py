@@ -1,0 +1,69 @@
+"""Plain voices that nobody's emotion is in: `python -m train.data.plain --out DATA/plain`.
+
+A synthesiser (espeak-ng, GPL-3.0, a program of its own) speaks everyday sentences in many of its
+voices, at many speeds and pitches. They teach that a flat or a strange voice is no emotion.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError, UsageError
+
+from .commands import commands
+
+__all__ = ["Options", "main"]
+
+_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
+_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "klatt",
+             "klatt2", "klatt4", "Andy", "Annie", "Alicia", "Michael", "Gene", "Jacky", "Mario",
+             "belinda", "benjamin", "david", "edward", "linda", "max", "paul", "steph")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Let espeak-ng speak plain sentences, for a corpus of voices without emotion."""
+
+    out: str = option(metavar="DIR", help="where the clips go; train.run finds DATA/plain")
+    n: int = option(500, metavar="N", help="clips")
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.data.plain")
+    try:
+        _speak(Path(options.out), options.n)
+    except DmdLiveError as error:
+        print(f"train.data.plain: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _speak(out: Path, n: int) -> None:
+    if shutil.which("espeak-ng") is None:
+        raise UsageError("espeak-ng is not installed; get it with: apt-get install espeak-ng")
+    out.mkdir(parents=True, exist_ok=True)
+    sentences = [text.text for text in commands() if text.emotion >= 0 and " " in text.text]
+    rng = np.random.default_rng(0)
+    for k in tqdm(range(n), "plain voices", unit="clip"):
+        voice = f"{_ACCENTS[int(rng.integers(len(_ACCENTS)))]}+{_VARIANTS[k % len(_VARIANTS)]}"
+        speed, pitch = int(rng.integers(120, 200)), int(rng.integers(20, 80))
+        said = sentences[int(rng.integers(len(sentences)))]
+        path = out / f"{_VARIANTS[k % len(_VARIANTS)]}_{k:04d}.wav"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            subprocess.run(
+                ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", partial, said],
+                check=True,
+            )
+            partial.rename(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
