@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from runtime.bundle import FORMAT
+from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.golden import GOLDEN, record
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
 from runtime.features.audio import audio_rows
+from runtime.features.normal import SpeechStatistics
 from runtime.features.pack import INPUTS, OUTPUTS, Rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from runtime.files import write_file
-from train import checkpoint
+from train import calibrate, checkpoint
 from train.data.corpora import EMOTIONS
 from train.data.prototypes import prototypes
 from train.models.dmd import DMD
@@ -52,6 +54,11 @@ class Options:
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
     out: str = option("bundle", metavar="FOLDER", help="the bundle; one that is there is replaced")
+    calibration: str | None = option(
+        None,
+        metavar="FILE",
+        help="what train.calibrate wrote, instead of the checkpoint's own calibration",
+    )
 
 
 class _Deployed(nn.Module):
@@ -86,15 +93,23 @@ def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m export.graph")
     try:
-        write_bundle(checkpoint.load(Path(options.checkpoint)), Path(options.out))
+        source = checkpoint.load(Path(options.checkpoint))
+        calibration = source.calibration
+        if options.calibration is not None:
+            calibration = calibrate.read(Path(options.calibration), source.info["emotions"])
+        write_bundle(source, Path(options.out), calibration)
     except DmdLiveError as error:
         print(f"export.graph: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
-    """Write a new bundle folder at `out`, replacing a bundle that is there."""
+def write_bundle(
+    source: checkpoint.Checkpoint, out: Path, calibration: Calibration | None = None
+) -> None:
+    """Write a new bundle folder at `out`, replacing a bundle that is there; `calibration` instead
+    of the checkpoint's own."""
+    calibration = calibration or source.calibration
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
         folder = Path(temporary) / "bundle"
@@ -113,7 +128,7 @@ def write_bundle(source: checkpoint.Checkpoint, out: Path) -> None:
                 "feature_spec_sha256": SPEC.sha256(),
                 "modalities": list(MODALITIES),
                 "emotions": source.info["emotions"],
-                "uncertain_below": source.info.get("calibration", {}).get("uncertain_below", 0.0),
+                "calibration": calibration.to_dict(),
                 "inputs": {n: {"dtype": t, "shape": list(s)} for n, (t, s) in INPUTS.items()},
                 "outputs": {name: list(shape) for name, shape in OUTPUTS.items()},
                 "opset": OPSET,
@@ -169,7 +184,9 @@ def _known_utterances(tokenizer_json: Path) -> list[Rows]:
     pitch_hz = 160.0 + 40.0 * np.sin(2.0 * np.pi * 0.5 * seconds)
     phase = 2.0 * np.pi * np.cumsum(pitch_hz) / SPEC.sample_rate_hz
     buzz = np.sum([np.sin(k * phase) / k for k in range(1, 20)], axis=0)
-    voice = audio_rows((0.1 * buzz * np.abs(np.sin(2.0 * np.pi * 2.0 * seconds))).astype("f4"))
+    voice = SpeechStatistics().normalise(
+        audio_rows((0.1 * buzz * np.abs(np.sin(2.0 * np.pi * 2.0 * seconds))).astype("f4"))
+    )
     faces = {r.emotion: np.tile(row, (12, 1)) for r, row in prototypes() if r.split == "test"}
     happy, angry = (faces[EMOTIONS.index(name)] for name in ("happiness", "anger"))
     words = [text.ids(s) for s in ("I am so happy to see you", "the meeting is at three")]

@@ -19,6 +19,7 @@ from sklearn import metrics as sk
 from tqdm import tqdm
 
 from runtime.bundle import Bundle
+from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
@@ -109,17 +110,20 @@ def run(options: Options) -> list[Measured]:
     retell: dict[str, _Retell] = {}
     if options.teacher is not None:
         teacher = Teacher(Path(options.teacher), torch.device("cpu"))
-        models["teacher"], retell["teacher"] = _torch(teacher.model), teacher.retold
-    models["torch"] = _torch(source.model)
+        models["teacher"] = _torch(teacher.model, teacher.calibration)
+        retell["teacher"] = teacher.retold
+    calibration = Bundle.load(folder).calibration
+    models["torch"] = _torch(source.model, calibration)
     for precision in info["models"]:
-        models[precision] = _onnx(OrtEngine(Bundle.load(folder, precision).model))
+        engine = OrtEngine(Bundle.load(folder, precision).model)
+        models[precision] = _onnx(engine, calibration)
     found = measure(models, lines(data, Path(options.cache), tokenizer), retell)
     print(table(found))
     _draw(
         folder / "coverage.png",
         models.get("int8", models["torch"]),
         _composed_test(data, source.config, tokenizer, Path(options.cache)),
-        float(info.get("uncertain_below", 0.0)),
+        calibration,
     )
     documents = sorted({*info.get("documents", []), "coverage.png"})
     measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
@@ -231,8 +235,11 @@ def coverage(
     return accepted.mean(axis=1), error
 
 
-def _draw(path: Path, infer: _Infer, utterances: Sequence[Utterance], threshold: float) -> None:
-    """Coverage and error against the confidence asked for, for some subsets of modalities."""
+def _draw(
+    path: Path, infer: _Infer, utterances: Sequence[Utterance], calibration: Calibration
+) -> None:
+    """Coverage and error against the confidence asked for, for some subsets of modalities; a line
+    where each subset's answers become uncertain."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -244,12 +251,14 @@ def _draw(path: Path, infer: _Infer, utterances: Sequence[Utterance], threshold:
         batches = (keep(batch, subset) for batch in _singly(utterances))
         found = infer(tqdm(batches, "coverage.png", len(utterances), leave=False))
         curves = coverage(found["emotion"], found["emotion_label"], thresholds)
+        name = "+".join(subset)
         for axis, values in zip(axes, curves, strict=True):
-            axis.plot(thresholds, 100 * values, label="+".join(subset))
+            (line,) = axis.plot(thresholds, 100 * values, label=name)
+            needed = calibration.uncertain_below.get(name, 0.0)
+            axis.axvline(needed, color=line.get_color(), linestyle=":")
     for axis, name in zip(axes, ("utterances left, %", "of these wrong, %"), strict=True):
-        axis.axvline(threshold, color="0.5", linestyle="--")
         axis.set(xlabel="confidence asked for", ylabel=name, xlim=(0, 1), ylim=(0, None))
-    axes[0].set_title(f"dashed: uncertain below {threshold:.2f}", fontsize=9)
+    axes[0].set_title("dotted: uncertain below", fontsize=9)
     axes[0].legend(fontsize=8)
     partial = path.with_name(f"{path.stem}.partial.png")
     figure.savefig(partial, dpi=80)
@@ -263,12 +272,17 @@ def _composed_test(
     return compose(data, settings, tokenizer, cache).held_out("test")
 
 
-def _torch(model: DMD) -> _Infer:
-    return lambda batches: predict(model, batches)
+def _torch(model: DMD, calibration: Calibration) -> _Infer:
+    return lambda batches: _in_conversation(predict(model, batches), calibration)
 
 
-def _onnx(engine: OrtEngine) -> _Infer:
-    return lambda batches: infer_onnx(engine, batches)
+def _onnx(engine: OrtEngine, calibration: Calibration) -> _Infer:
+    return lambda batches: _in_conversation(infer_onnx(engine, batches), calibration)
+
+
+def _in_conversation(found: Predictions, calibration: Calibration) -> Predictions:
+    """With the probabilities that the product says where nothing else is asked for."""
+    return found | {"emotion": calibration.probabilities(found["logits"], found["present"])}
 
 
 def _singly(utterances: Sequence[Utterance]) -> Iterable[Batch]:

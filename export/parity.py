@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.bundle import CERTIFICATE, Bundle
+from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.base import Engine
 from runtime.engines.choose import candidates
@@ -28,7 +29,7 @@ from runtime.files import write_file
 from train import checkpoint
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
-from train.loop import SUBSETS, Batch, Predictions, evaluate, keep, predict
+from train.loop import SUBSETS, Batch, Predictions, evaluate, here, keep, likely, predict
 from train.provenance import commit
 
 from . import bundle
@@ -118,10 +119,11 @@ def run(options: Options) -> list[Row]:
     engines: dict[str, Engine] = {p: OrtEngine(model) for p, model in models.items()}
     engines |= _gpu_engines(Bundle.load(folder))
     rows = []
+    calibration = Bundle.load(folder).calibration
     for subset in SUBSETS:
-        rows += compare(source, engines, utterances, subset)
+        rows += compare(source, engines, utterances, subset, calibration)
     if rated := composer.rated(options.split):
-        rows += compare(source, engines, rated, ("text",), name="rated text")
+        rows += compare(source, engines, rated, ("text",), calibration, name="rated text")
     counts = {"split": options.split, "n_utterances": len(utterances), "n_rated": len(rated)}
     hashes = {p: hashlib.sha256(model).hexdigest() for p, model in models.items()}
     certificate = certify(rows, hashes, options.budget) | counts
@@ -234,6 +236,7 @@ def compare(
     engines: Mapping[str, Engine],
     utterances: Sequence[Utterance],
     subset: tuple[str, ...],
+    calibration: Calibration | None = None,
     *,
     name: str | None = None,
 ) -> list[Row]:
@@ -242,14 +245,17 @@ def compare(
     batches = [keep(collate([utterance]), subset) for utterance in utterances]
     emotion = np.array([u.emotion for u in utterances])
     sentiment = np.array([u.sentiment for u in utterances])
-    torch_predictions = predict(source.model, tqdm(batches, desc=f"{name}: torch", leave=False))
+    shown = tqdm(batches, desc=f"{name}: torch", leave=False)
+    torch_predictions = predict(source.model, shown, calibration=calibration)
     reference = metrics(torch_predictions, emotion, sentiment)
     rows = []
     for model in ("torch", *engines):
         found = (
             torch_predictions
             if model == "torch"
-            else infer_onnx(engines[model], tqdm(batches, desc=f"{name}: {model}", leave=False))
+            else infer_onnx(
+                engines[model], tqdm(batches, desc=f"{name}: {model}", leave=False), calibration
+            )
         )
         values = metrics(found, emotion, sentiment)
         gaps = [np.abs(found[o] - torch_predictions[o]).ravel() for o in OUTPUTS]
@@ -296,15 +302,19 @@ def onnx_inputs(batch: Batch) -> dict[str, NDArray[Any]]:
     return {name: batch[name].numpy() for name in INPUTS}
 
 
-def infer_onnx(engine: Engine, batches: Iterable[Batch]) -> Predictions:
+def infer_onnx(
+    engine: Engine, batches: Iterable[Batch], calibration: Calibration | None = None
+) -> Predictions:
     """As `train.loop.predict`: outputs of the contract and labels, each with first axis n."""
     out: dict[str, list[NDArray[Any]]] = defaultdict(list)
     for batch in batches:
         found = engine.infer(onnx_inputs(batch))
-        labels = {f"{name}_label": batch[name].numpy() for name in ("emotion", "sentiment")}
-        for name, values in {**found, **labels}.items():
+        labels = {
+            f"{name}_label": batch[name].numpy() for name in ("emotion", "sentiment", "arousal")
+        }
+        for name, values in {**found, **labels, "present": here(batch).numpy()}.items():
             out[name].append(values)
-    return {name: np.concatenate(values) for name, values in out.items()}
+    return likely({name: np.concatenate(values) for name, values in out.items()}, calibration)
 
 
 if __name__ == "__main__":

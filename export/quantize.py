@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.bundle import Bundle
+from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError, UsageError
@@ -82,7 +83,9 @@ def run(options: Options) -> None:
     composer = compose(Path(options.data), config, source.tokenizer_json, Path(options.cache))
     spread = np.linspace(0, composer.n_training - 1, _N_EXAMPLES).astype(int)
     examples = [composer.training(0, int(k)) for k in spread]
-    judge = Judge(source.model, composer.held_out("valid"), composer.rated("valid"))
+    judge = Judge(
+        source.model, composer.held_out("valid"), composer.rated("valid"), source.calibration
+    )
     recipes = tuple(PRECISIONS) if options.recipe == "auto" else (options.recipe,)
     times: dict[str, float] = {}
     for recipe in recipes:
@@ -167,8 +170,13 @@ class Judge:
     """What a model costs against the fp32 model, on utterances with every subset of modalities."""
 
     def __init__(
-        self, fp32: bytes, utterances: Sequence[Utterance], rated: Sequence[Utterance] = ()
+        self,
+        fp32: bytes,
+        utterances: Sequence[Utterance],
+        rated: Sequence[Utterance] = (),
+        calibration: Calibration | None = None,
     ) -> None:
+        self._calibration = calibration
         self._batches = {"+".join(s): [keep(collate([u]), s) for u in utterances] for s in SUBSETS}
         if rated:  # sentences, by people: the only sentiments whose sign and size count
             self._batches["rated text"] = [collate([u]) for u in rated]
@@ -176,7 +184,7 @@ class Judge:
         self._some = [b for batches in self._batches.values() for b in batches[::7]][:_N_RANKING]
         engine = OrtEngine(fp32)
         self._metrics = self._measure(engine)
-        self._outputs = infer_onnx(engine, self._some)
+        self._outputs = infer_onnx(engine, self._some, self._calibration)
 
     def change(self, model: bytes) -> tuple[float, str]:
         """Largest change of any metric in points, and where."""
@@ -185,7 +193,7 @@ class Judge:
 
     def distance(self, model: bytes) -> float:
         """Mean difference of the outputs on some of the utterances."""
-        found = infer_onnx(OrtEngine(model), self._some)
+        found = infer_onnx(OrtEngine(model), self._some, self._calibration)
         return float(np.mean([np.abs(found[o] - self._outputs[o]).mean() for o in OUTPUTS]))
 
     def milliseconds(self, model: bytes) -> float:
@@ -201,7 +209,10 @@ class Judge:
         return 1e3 * float(np.median(times))
 
     def _measure(self, engine: OrtEngine) -> Metrics:
-        found = {name: infer_onnx(engine, batches) for name, batches in self._batches.items()}
+        found = {
+            name: infer_onnx(engine, batches, self._calibration)
+            for name, batches in self._batches.items()
+        }
         return {
             name: metrics(outputs, outputs["emotion_label"], outputs["sentiment_label"])
             for name, outputs in found.items()

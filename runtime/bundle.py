@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .calibration import Calibration
 from .errors import BundleError
 from .features.spec import SPEC
 
 __all__ = ["CERTIFICATE", "DEFAULT", "FORMAT", "Bundle", "own_hash"]
 
-FORMAT = 1
+FORMAT = 2
 CERTIFICATE = "certificate.json"  # what export cost the models; export.parity writes it
 DEFAULT = Path(__file__).parent / "default_bundle"
 # Smallest and fastest first.
@@ -37,9 +38,9 @@ class Bundle:
     info: dict[str, Any]
 
     @property
-    def uncertain_below(self) -> float:
-        """The confidence that a prediction needs not to be called uncertain, in [0, 1]."""
-        return float(self.info.get("uncertain_below", 0.0))
+    def calibration(self) -> Calibration:
+        """How its logits become probabilities; raises BundleError when that is malformed."""
+        return Calibration.from_dict(self.emotions, self.info.get("calibration", {}))
 
     @property
     def tokenizer_json(self) -> Path:
@@ -72,6 +73,10 @@ class Bundle:
             content = _verified(folder, name, sha)
             if name == models[chosen]:
                 model = content
+        try:
+            Calibration.from_dict(info["emotions"], info.get("calibration", {}))
+        except BundleError as error:
+            raise BundleError(f"{folder}: {error}; export it again") from None
         if info.get("unsigned"):
             _logger.warning("%s: this bundle has no certificate of what export cost", folder)
         return cls(folder, chosen, model, tuple(info["emotions"]), info)
@@ -106,18 +111,21 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if missing:
         raise BundleError(f"{path}: lacks {', '.join(sorted(missing))}; export the bundle again")
     if info["format"] != FORMAT:
-        raise BundleError(f"{path}: format {info['format']}, this runtime reads format {FORMAT}")
+        raise BundleError(
+            f"{path}: format {info['format']}, this runtime reads format {FORMAT}; export the "
+            "bundle with this version"
+        )
     files, listed = info["files"], info["models"]
     if not (
         all(isinstance(names, dict) for names in (files, listed))
         and all(isinstance(text, str) for text in (*files.values(), *listed.values()))
         and set(listed.values()) <= files.keys()
         and isinstance(info["emotions"], list)
-        and isinstance(info.get("uncertain_below", 0.0), (int, float))
+        and isinstance(info.get("calibration", {}), dict)
         and isinstance(info.get("fastest", ""), str)
     ):
         raise BundleError(
-            f"{path}: its files, models, emotions or threshold are malformed; export it again"
+            f"{path}: its files, models, emotions or calibration are malformed; export it again"
         )
     return dict(info)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, models, threads
+from .calibration import PRIORS
 from .config import option, parse
 from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
@@ -84,6 +85,12 @@ class Options:
         False,
         help="print one JSON object per event (runtime/event.schema.json describes it); with "
         "--doctor and --bench one for all",
+    )
+    prior: str | None = option(
+        None,
+        choices=PRIORS,
+        help="how common emotions are: as in conversation, where people are neutral half the time "
+        "(the default), or all equally; a replay has the recording's",
     )
     baseline: bool = option(
         False, help="learn how the speaker usually reads, and correct for it (one speaker)"
@@ -233,6 +240,7 @@ def _listen(options: Options) -> None:
         width=options.width,
         height=options.height,
         rate_hz=options.rate_hz,
+        prior=options.prior,
         baseline=options.baseline_file or options.baseline,
         record=options.record,
         save_media=options.save_media,

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from .baseline import Baseline
 from .bundle import Bundle
+from .calibration import CONVERSATION, subset_name
 from .engines.base import Engine
+from .features.normal import SpeechStatistics
 from .features.pack import Rows, pack
 from .features.spec import MODALITIES
 from .features.text import TextFeatures
@@ -29,11 +31,11 @@ _SMOOTH = 0.5  # weight of the newest provisional estimate
 class Evidence:
     """All that one event depends on, but for the model and what was judged before.
 
-    `audio`: (Ta, 43), `vision`: (Tv, 59) float32 rows, none where the modality is absent;
+    `audio`: (Ta, 43) raw, `vision`: (Tv, Dv) float32 rows, none where the modality is absent;
     `modalities`: "present" or the reason of absence; `arrived_s` and `known_s`: when the last
     packet came, after waiting for `queued_s`, and when the words were known, by
-    `time.monotonic()`; `baseline_reset`: the
-    speaker's baseline is forgotten before this one is judged. The rest is as in `EmotionEvent`.
+    `time.monotonic()`; `baseline_reset`: what is known of the speaker, baseline and voice, is
+    forgotten before this one is judged. The rest is as in `EmotionEvent`.
     """
 
     type: str
@@ -55,13 +57,22 @@ class Judge:
     """Evidence in, events out, in order; the same evidence always gives the same events.
 
     Provisional events are smoothed over their utterance, with a label that does not flicker.
-    `baseline` corrects all of them and learns from the final ones; None leaves them as they are.
+    Voices are heard against the speech of the final events before (`SpeechStatistics`). `prior`:
+    how common emotions are, one of `calibration.PRIORS`. `baseline` corrects what is left of a
+    speaker's habits after that, and learns from the final events too; None leaves them.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, text: TextFeatures, baseline: Baseline | None = None
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        text: TextFeatures,
+        baseline: Baseline | None = None,
+        prior: str = CONVERSATION,
     ) -> None:
-        self._emotions, self._uncertain_below = bundle.emotions, bundle.uncertain_below
+        self._emotions, self._calibration = bundle.emotions, bundle.calibration
+        self._calibration.prior(prior)  # a wrong name is told now
+        self._prior, self._speech = prior, SpeechStatistics()
         self._engine, self._text, self._baseline = engine, text, baseline
         self._utterance = 0  # of the provisional events below
         self._revision = 0
@@ -70,8 +81,10 @@ class Judge:
 
     def event(self, evidence: Evidence) -> EmotionEvent:
         """The event of one piece of evidence."""
-        if self._baseline is not None and evidence.baseline_reset:
-            self._baseline.reset()
+        if evidence.baseline_reset:
+            self._speech.reset()
+            if self._baseline is not None:
+                self._baseline.reset()
         # Words were cut to fit when they were recognised, but maybe for another tokenizer.
         words = newest_that_fit(self._text, evidence.words)
         modalities = dict(evidence.modalities)
@@ -79,9 +92,16 @@ class Judge:
             modalities["text"] = "words do not fit"
         text = " ".join(word.text for word in words)
         ids = self._text.ids(text) if words else np.zeros(0, np.int64)
-        out = self._engine.infer(pack(Rows(text=ids, audio=evidence.audio, vision=evidence.vision)))
-        probabilities = out["emotion"][0].astype(np.float64)
+        audio = self._speech.normalise(evidence.audio)
+        out = self._engine.infer(pack(Rows(text=ids, audio=audio, vision=evidence.vision)))
+        present = np.array([len(ids) > 0, len(audio) > 0, len(evidence.vision) > 0])
+        probabilities = self._calibration.probabilities(out["emotion"], present[None], self._prior)[
+            0
+        ]
+        uncertain_below = self._calibration.uncertain_below.get(subset_name(present), 0.0)
         sentiment = float(out["sentiment"][0])
+        if evidence.type == "final":
+            self._speech.learn(evidence.audio)
         if self._baseline is not None:
             raw = probabilities, sentiment
             probabilities, sentiment = self._baseline.correct(*raw)
@@ -98,8 +118,9 @@ class Judge:
             text=text,
             words=words,
             sentiment=sentiment,
+            arousal=float(out["arousal"][0]),
             emotion=self._emotions[best],
-            uncertain=bool(probabilities[best] < self._uncertain_below),
+            uncertain=bool(probabilities[best] < uncertain_below),
             probabilities=dict(zip(self._emotions, probabilities.tolist(), strict=True)),
             modality_sentiment={
                 m: value if modalities[m] == PRESENT else None for m, value in own.items()
@@ -110,7 +131,7 @@ class Judge:
             latency_ms={},
         )
         if event.type == "provisional":
-            event = self._steady(event, probabilities)
+            event = self._steady(event, probabilities, uncertain_below)
         ended = time.monotonic()
         latency_ms = {
             "queue": evidence.queued_s * 1e3,
@@ -120,7 +141,9 @@ class Judge:
         }
         return replace(event, latency_ms=latency_ms)
 
-    def _steady(self, event: EmotionEvent, new: NDArray[np.float64]) -> EmotionEvent:
+    def _steady(
+        self, event: EmotionEvent, new: NDArray[np.float64], uncertain_below: float
+    ) -> EmotionEvent:
         """A provisional event, smoothed over the utterance, whose label does not flicker."""
         if event.utterance != self._utterance:
             self._utterance, self._revision, self._smooth = event.utterance, 0, None
@@ -137,7 +160,7 @@ class Judge:
             event,
             revision=revision,
             emotion=self._emotions[self._label],
-            uncertain=bool(new[self._label] < self._uncertain_below),
+            uncertain=bool(new[self._label] < uncertain_below),
             probabilities=dict(zip(self._emotions, new.tolist(), strict=True)),
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 from . import models
 from .baseline import Baseline
 from .bundle import Bundle
+from .calibration import CONVERSATION, PRIORS
 from .engines.base import Engine
 from .engines.choose import ENGINES, open_engine
 from .errors import UsageError
@@ -64,6 +65,8 @@ class EmotionStream:
     learn how the speaker usually reads and correct for it (see `Baseline`); a path keeps what was
     learned in that file; a replay has the recording's baseline. `save_media` names a new or empty
     folder for the sound of every utterance, which nothing else stores. `sinks` take every event.
+    `prior`: how common emotions are, conversation (the default: mostly neutral) or balanced; a
+    replay has the recording's.
 
     Devices and models are opened by `with` (or `async with`); every error is a `DmdLiveError` whose
     message says what to do. A thread of its own does the work, whether or not anybody reads: every
@@ -92,6 +95,7 @@ class EmotionStream:
         width: int | None = None,
         height: int | None = None,
         rate_hz: float | None = None,
+        prior: str | None = None,
         baseline: bool | str | Path = False,
         record: str | Path | None = None,
         save_media: str | Path | None = None,
@@ -101,6 +105,8 @@ class EmotionStream:
             raise UsageError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
         if hop_ms < 100 or stt_wait_ms < 0:
             raise UsageError("hop_ms is 100 at least, stt_wait_ms 0 at least")
+        if prior is not None and prior not in PRIORS:
+            raise UsageError(f"no prior {prior!r}; there are: {', '.join(PRIORS)}")
         live = camera is not None or microphone is not None
         if sum((input is not None, live, source is not None, replay is not None)) != 1:
             raise UsageError(
@@ -131,6 +137,7 @@ class EmotionStream:
             "stt_wait_s": stt_wait_ms / 1e3,
             "av_offset_s": av_offset_ms / 1e3,
         }
+        self._prior = prior
         self._with_baseline = bool(baseline)
         self._baseline_file = None if isinstance(baseline, bool) else Path(baseline)
         self._reset_baseline = False
@@ -292,7 +299,11 @@ class EmotionStream:
         self._bundle = bundle
         self._baseline = self._open_baseline(bundle)
         self._engine = open_engine(bundle, self._engine_name())
-        self._judge = Judge(bundle, self._engine, text, self._baseline)
+        prior = self._prior or CONVERSATION
+        if isinstance(self._source, Recording) and self._prior is None:
+            recorded = self._source.header["prior"]
+            prior = recorded if recorded in PRIORS else prior
+        self._judge = Judge(bundle, self._engine, text, self._baseline, prior)
         if isinstance(self._source, Recording):
             self._compare(self._source, _identity(bundle, self._engine))
         else:
@@ -305,7 +316,12 @@ class EmotionStream:
             from . import __version__  # set after this module is imported
 
             state = None if self._baseline is None else self._baseline.state()
-            header = {"dmd_live": __version__, **_identity(bundle, self._engine), "baseline": state}
+            header = {
+                "dmd_live": __version__,
+                **_identity(bundle, self._engine),
+                "baseline": state,
+                "prior": prior,
+            }
             self._recorder = Recorder(self._record_to, header)
 
     def _open_recognizer(self, source: Source, text: TextFeatures) -> Recognizer:

@@ -30,7 +30,7 @@ from .speech.base import Word
 
 __all__ = ["FORMAT", "Recorder", "Recording"]
 
-FORMAT = 1
+FORMAT = 2
 _MARK = ', "crc32": '
 _LONGEST = 1 << 20  # bytes of a line: five times what the longest utterance needs
 _DTYPE = np.dtype("<f4")
@@ -131,14 +131,17 @@ class Recording:
             self.header = _checked(line)
             version = self.header["recording"]
             if version != FORMAT:
-                raise SourceError(f"{self._path}: format {version}, this runtime reads {FORMAT}")
+                raise SourceError(
+                    f"{self._path}: format {version}, this runtime reads {FORMAT}; replay it with "
+                    "the version that recorded it"
+                )
             spec = self.header["feature_spec_sha256"]
             if spec != SPEC.sha256():
                 raise SourceError(
                     f"{self._path}: made for feature spec {spec[:12]}, this runtime computes "
                     f"{SPEC.sha256()[:12]}; replay it with the version that recorded it"
                 )
-            if not {"bundle_sha256", "precision", "baseline"} <= self.header.keys():
+            if not {"bundle_sha256", "precision", "baseline", "prior"} <= self.header.keys():
                 raise ValueError("no word about the bundle")
         except (ValueError, KeyError, TypeError) as error:
             self.__exit__(None, None, None)

@@ -9,7 +9,7 @@ from .speech.base import Word
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Rises when a field of an event's JSON changes its meaning or goes away."""
 SCHEMA = Path(__file__).parent / "event.schema.json"
 
@@ -22,10 +22,11 @@ class EmotionEvent:
     counts the provisional events of an utterance from 0, and is 0 in a final one. An utterance
     whose words are too many for the model gives several final events, one after the other.
 
-    Times are seconds on the source's clock. `sentiment` is in [-3, 3] (the MOSI scale);
-    `probabilities` sum to 1. `emotion` names the largest, but a provisional one changes only when
-    another is clearly ahead. `uncertain`: `confidence` is below what four right answers in five
-    take, by the bundle's validation data; better treat the emotion as unknown then.
+    Times are seconds on the source's clock. `sentiment` is in [-3, 3] (the MOSI scale), `arousal`
+    in [-1, 1], from calm to excited; `probabilities` sum to 1. `emotion` names the largest, but a
+    provisional one changes only when another is clearly ahead. `uncertain`: `confidence` is below
+    what four right answers in five take, by the bundle's validation data and by which modalities
+    are present; better treat the emotion as unknown then.
     `modalities` maps text, audio and vision to "present" or to the reason of absence;
     `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
     share in the fusion, which sum to 1. `quality` notes what was wrong with sound,
@@ -42,6 +43,7 @@ class EmotionEvent:
     text: str
     words: tuple[Word, ...]
     sentiment: float
+    arousal: float
     emotion: str
     uncertain: bool
     probabilities: dict[str, float]
@@ -76,6 +78,7 @@ class EmotionEvent:
                     for word in self.words
                 ],
                 "sentiment": round(self.sentiment, 4),
+                "arousal": round(self.arousal, 4),
                 "emotion": self.emotion,
                 "uncertain": self.uncertain,
                 "probabilities": {name: round(p, 4) for name, p in self.probabilities.items()},

@@ -76,7 +76,10 @@ class View:
             return Panel(body, title="listening", width=width)
         said = Text(event.text or "(no words)", style="italic")
         took_ms = event.latency_ms["total"]
-        foot = f"sentiment {event.sentiment:+.1f}   latency {took_ms:.0f} ms\n{foot}"
+        foot = (
+            f"sentiment {event.sentiment:+.1f}   arousal {event.arousal:+.1f}   "
+            f"latency {took_ms:.0f} ms\n{foot}"
+        )
         notes += event.quality
         return Panel(
             Group(said, _bars(event), lights, _yellow(notes), Text(foot, style="dim")),

@@ -35,11 +35,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from runtime.calibration import Calibration
 from runtime.errors import BundleError
 from runtime.features.spec import MODALITIES
 
 from .data.utterance import Utterance, collate
-from .loop import batched
+from .loop import batched, likely
 from .losses import TrainingDMD
 from .models.dmd import Features
 
@@ -80,7 +81,10 @@ class Analysis:
 
 @torch.no_grad()
 def collect(
-    model: TrainingDMD, utterances: Sequence[Utterance], tokenizer_json: Path | None = None
+    model: TrainingDMD,
+    utterances: Sequence[Utterance],
+    tokenizer_json: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> Analysis:
     """Run the model over the utterances (at least one); leaves it in evaluation mode.
 
@@ -89,6 +93,9 @@ def collect(
     model.eval()
     parts = [_outputs(model, collate(part)) for part in batched(utterances, 64)]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    logits, present = tensors.pop("logits").cpu().numpy(), tensors["present"].cpu().numpy()
+    found = likely({"emotion": logits, "present": present}, calibration)["emotion"]
+    tensors["probabilities"] = torch.from_numpy(found.astype(np.float32))
     for space in SPACES:
         if f"edges_{space}" in tensors:
             tensors[f"prior_{space}"] = getattr(model, f"{space}_gd").prior
@@ -152,7 +159,7 @@ def _outputs(model: TrainingDMD, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         model(_on_device(model, batch))
     features: Features = calls["dmd"][1]
     out = {
-        "probabilities": model.dmd.probabilities(features),
+        "logits": features.outputs[:, 1:],
         "sentiment_predicted": features.outputs[:, 0].clamp(-3.0, 3.0),
         "present": features.present,
         "emotion": batch["emotion"],

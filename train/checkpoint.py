@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from runtime.calibration import Calibration
 from runtime.errors import BundleError
 from runtime.features.spec import SPEC
 
@@ -30,6 +31,12 @@ class Checkpoint:
     model: DMD
     config: Config
     info: dict[str, Any]
+
+    @property
+    def calibration(self) -> Calibration:
+        """How its logits become probabilities; that of training, which leaves them as they are
+        where there was none."""
+        return Calibration.from_dict(self.info["emotions"], self.info.get("calibration", {}))
 
 
 def save(

@@ -81,7 +81,7 @@ def _run(options: Options) -> None:
     model = source.model.to(options.device)
     emotions = source.info["emotions"]
 
-    infer = partial(predict, model, clipped=False)
+    infer = partial(predict, model, clipped=False, calibration=source.calibration)
     ids = [utterance.id for utterance in utterances]
     cut = source.config.model.masked
     print_table(f"{len(ids)} utterances ({options.split})", subsets(infer, utterances, cut=cut))

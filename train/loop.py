@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor, nn
 
+from runtime.calibration import BALANCED, Calibration
 from runtime.features.spec import MODALITIES
 
 from .config import OptimConfig
@@ -24,8 +24,10 @@ __all__ = [
     "Predictions",
     "batched",
     "evaluate",
+    "here",
     "hide",
     "keep",
+    "likely",
     "optimiser",
     "predict",
     "train_epoch",
@@ -149,10 +151,18 @@ def keep(batch: Batch, modalities: Sequence[str], *, cut: bool = False) -> Batch
 
 @torch.no_grad()
 def predict(
-    model: DMD, batches: Iterable[Batch], *, clipped: bool = True, precision: str = "fp32"
+    model: DMD,
+    batches: Iterable[Batch],
+    *,
+    clipped: bool = True,
+    precision: str = "fp32",
+    calibration: Calibration | None = None,
 ) -> Predictions:
     """Outputs of the contract over `batches`, by name, each with first axis n, and the labels:
-    `emotion_label` (n,) with -1 and `sentiment_label` (n,) with NaN for unknown.
+    `emotion_label` (n,) with -1, `sentiment_label` and `arousal_label` (n,) with NaN for unknown.
+
+    `emotion` are probabilities under the balanced prior, by `calibration` where there is one;
+    `logits` what they are made of.
 
     Without `clipped`, sentiments are as they come, which is what the field's MAE is taken on.
     """
@@ -164,12 +174,31 @@ def predict(
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model.predict(moved, clipped=clipped)
-        collected.append((*outputs, batch["emotion"], batch["sentiment"]))
+        labels = (batch[name] for name in ("emotion", "sentiment", "arousal"))
+        collected.append((*outputs, *labels, here(batch)))
+    labelled = ("emotion_label", "sentiment_label", "arousal_label", "present")
     found = {
         name: _numpy(torch.cat([outputs[k] for outputs in collected]))
-        for k, name in enumerate((*names, "emotion_label", "sentiment_label"))
+        for k, name in enumerate((*names, *labelled))
     }
-    return found | {"emotion": softmax(found["emotion"], axis=1), "logits": found["emotion"]}
+    return likely(found, calibration)
+
+
+def here(batch: Batch) -> Tensor:
+    """(B, 3) bool: which modalities an utterance has."""
+    return torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+
+
+def likely(found: Predictions, calibration: Calibration | None) -> Predictions:
+    """Outputs with probabilities as `emotion`, under the balanced prior, and `logits`."""
+    logits = found["emotion"]
+    if not logits.shape[1]:
+        return found | {"logits": logits}
+    used = calibration or Calibration(emotions=EMOTIONS[: logits.shape[1]])
+    return found | {
+        "emotion": used.probabilities(logits, found["present"], BALANCED),
+        "logits": logits,
+    }
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

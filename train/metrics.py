@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import log_softmax
 from sklearn import metrics as sk
 
 __all__ = [
@@ -87,15 +87,19 @@ def reliability(probabilities: Array, labels: Array, n_bins: int = 10) -> Array:
     return np.array([(confidence[i].mean(), correct[i].mean(), len(i) / len(labels)) for i in bins])
 
 
-def risk_threshold(probabilities: Array, labels: Array, error: float) -> float:
+def risk_threshold(
+    probabilities: Array, labels: Array, error: float, weight: Array | None = None
+) -> float:
     """The lowest confidence above which at most this share of predictions is wrong, in [0, 1].
 
-    Selective classification (Geifman and El-Yaniv 2017). `probabilities` (n, k), `labels` (n,); 1
-    where no threshold is high enough.
+    Selective classification (Geifman and El-Yaniv 2017); 1 where no threshold is high enough.
+    `probabilities` (n, k), `labels` (n,); `weight` (n,): how much each counts, all alike without.
     """
-    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
+    confidence = probabilities.max(axis=1)
+    wrong = (probabilities.argmax(axis=1) != labels).astype(np.float64)
+    counts = np.ones(len(labels)) if weight is None else np.asarray(weight, np.float64)
     order = np.argsort(-confidence, kind="stable")
-    risk = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
+    risk = np.cumsum(wrong[order] * counts[order]) / np.cumsum(counts[order])
     accepted = np.flatnonzero(risk <= error)
     if not len(accepted):
         return 1.0
@@ -131,15 +135,20 @@ def _pearson(a: Array, b: Array) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def fit_temperature(probabilities: Array, labels: Array) -> float:
+def fit_temperature(logits: Array, labels: Array, weight: Array | None = None) -> float:
     """The temperature that minimises the negative log-likelihood of held-out labels.
 
-    `probabilities` (n, k) at temperature 1, `labels` (n,). Guo et al. 2017, section 4.2.
+    `logits` (n, k) for labels that are equally common, `labels` (n,), `weight` (n,): how much each
+    counts. What labels are not equally common is added to the logits, as where they are used.
+    Guo et al. 2017, section 4.2.
     """
-    log_p = np.log(np.clip(probabilities.astype(np.float64), 1e-12, None))
+    counts = np.ones(len(labels)) if weight is None else np.asarray(weight, np.float64)
+    share = np.bincount(labels, counts, minlength=logits.shape[1]) / counts.sum()
+    log_prior = np.log(np.maximum(share, 1e-3))
+    rows = np.arange(len(labels))
 
-    def loss(temperature: float) -> float:
-        calibrated = softmax(log_p / temperature, axis=1)
-        return float(sk.log_loss(labels, calibrated, labels=np.arange(log_p.shape[1])))
+    def loss(log_temperature: float) -> float:
+        scores = logits / np.exp(log_temperature) + log_prior
+        return float(-np.average(log_softmax(scores, axis=1)[rows, labels], weights=counts))
 
-    return float(minimize_scalar(loss, bounds=(0.25, 4.0), method="bounded").x)
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.4, 1.8), method="bounded").x))

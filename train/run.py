@@ -9,7 +9,7 @@ share every batch.
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.calibration import CONVERSATION, Calibration
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import MODALITIES
@@ -45,7 +46,7 @@ from .loop import (
     train_epoch,
 )
 from .losses import TrainingDMD
-from .metrics import expected_calibration_error, fit_temperature, risk_threshold
+from .metrics import fit_temperature, risk_threshold
 from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_frozen, load_pretrained, locate
 from .provenance import write_json
@@ -185,7 +186,8 @@ def train(settings: Config, options: Options) -> None:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
     judge = Judge(dmd, precision)
-    calibration = _calibrate(judge, corpus, valid) if emotions else {}
+    if emotions:
+        judge = replace(judge, calibration=_calibrate(judge, corpus, valid, emotions))
 
     test = corpus.held_out("test")
     metrics = {"valid": judge.table(valid), "test": judge.table(test)}
@@ -198,7 +200,7 @@ def train(settings: Config, options: Options) -> None:
         "commit": state.commit,
         "asked_sha256": asked,
         "metrics": metrics,
-        "calibration": calibration,
+        "calibration": judge.calibration.to_dict() if judge.calibration else {},
         "best_epoch": state.best_epoch + 1,
         "history": state.history,
         "data": corpus.about() if isinstance(corpus, Composer) else {"name": options.data_format},
@@ -207,7 +209,9 @@ def train(settings: Config, options: Options) -> None:
     }
     if parallel.is_first():
         with parallel.alone():
-            pictured = analysis.collect(model, list(islice(test, _N_ANALYSED)), tokenizer)
+            pictured = analysis.collect(
+                model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
+            )
         out.mkdir(parents=True, exist_ok=True)
         analysis.save(out, pictured)
         checkpoint.save(out, dmd, settings, tokenizer, info)
@@ -295,6 +299,7 @@ class Judge:
 
     dmd: DMD
     precision: str
+    calibration: Calibration | None = None
 
     def predict(
         self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
@@ -302,7 +307,13 @@ class Judge:
         """What the model says with these modalities only; sentiments are not clipped."""
         cut = self.dmd.config.masked
         batches = (keep(collate(part), subset, cut=cut) for part in batched(utterances, 64))
-        return predict(self.dmd, batches, clipped=False, precision=self.precision)
+        return predict(
+            self.dmd,
+            batches,
+            clipped=False,
+            precision=self.precision,
+            calibration=self.calibration,
+        )
 
     def score(
         self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
@@ -331,34 +342,46 @@ def _validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dic
     return sign * float(np.mean(list(scores.values()))), scores
 
 
-def _calibrate(judge: Judge, corpus: Corpus, utterances: Iterable[Utterance]) -> dict[str, Any]:
-    """A temperature for each of the seven subsets of modalities: they differ in how sure they are.
+def _calibrate(
+    judge: Judge, corpus: Corpus, utterances: Iterable[Utterance], emotions: Sequence[str]
+) -> Calibration:
+    """A temperature for each of the seven subsets of modalities, for they differ in how sure they
+    are; and the confidence that predictions of a subset need to be wrong as rarely as
+    `_ACCEPTED_ERROR`, where emotions are as common as in conversation.
 
     Text alone is calibrated on sentences in their natural frequency where the corpus has them.
-    Returns, by subset, the temperature and the expected calibration error before and after; and
-    `uncertain_below`, the confidence that predictions need, over all subsets, to be wrong as rarely
-    as `_ACCEPTED_ERROR`.
     """
-    out: dict[str, Any] = {}
-    seen, told = [], []
+    temperature, uncertain_below = {}, {}
     for subset in SUBSETS:
         shown = utterances
         if subset == ("text",) and isinstance(corpus, Composer):
             shown = corpus.told("valid")
         found = judge.predict(shown, subset)
-        known = found["emotion_label"] >= 0
-        probabilities, labels = found["emotion"][known], found["emotion_label"][known]
-        temperature = fit_temperature(probabilities, labels)
-        calibrated = softmax(np.log(probabilities + 1e-12) / temperature, axis=1)
-        out["+".join(subset)] = {
-            "temperature": temperature,
-            "ece_before": expected_calibration_error(probabilities, labels),
-            "ece_after": expected_calibration_error(calibrated, labels),
-        }
-        seen.append(calibrated)
-        told.append(labels)
-    threshold = risk_threshold(np.concatenate(seen), np.concatenate(told), _ACCEPTED_ERROR)
-    return out | {"uncertain_below": threshold}
+        known = (found["emotion_label"] >= 0) & found["present"].any(axis=1)
+        if not known.any():
+            continue
+        name, logits, labels = (
+            "+".join(subset),
+            found["logits"][known],
+            found["emotion_label"][known],
+        )
+        temperature[name] = round(fit_temperature(logits, labels), 3)
+        fitted = Calibration(emotions=tuple(emotions), temperature=temperature)
+        uncertain_below[name] = round(threshold(fitted, logits, found["present"][known], labels), 3)
+    return Calibration(
+        emotions=tuple(emotions), temperature=temperature, uncertain_below=uncertain_below
+    )
+
+
+def threshold(
+    calibration: Calibration, logits: NDArray[Any], present: NDArray[Any], labels: NDArray[Any]
+) -> float:
+    """The confidence needed in conversation: labels count as often as they come there."""
+    prior = calibration.prior(CONVERSATION)
+    share = np.bincount(labels, minlength=len(prior)) / len(labels)
+    weight = prior[labels] / share[labels]
+    probabilities = calibration.probabilities(logits, present, CONVERSATION)
+    return risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight)
 
 
 def _print_table(rows: dict[str, dict[str, float]]) -> None:

@@ -24,7 +24,8 @@ class Teacher:
     """A checkpoint, frozen. Its word pieces may differ from the student's: it reads the words."""
 
     def __init__(self, folder: Path, device: torch.device, precision: str = "fp32") -> None:
-        self.model = checkpoint.load(folder).model.to(device)
+        source = checkpoint.load(folder)
+        self.model, self.calibration = source.model.to(device), source.calibration
         self._device, self._low = device, precision == "bf16"
         tokenizer = folder / "tokenizer.json"
         self._text = TextFeatures(tokenizer) if tokenizer.exists() else None

@@ -61,7 +61,7 @@ def spoken_again(rng: Rng, samples: Float) -> Float:
     """(n,) samples in another tempo and pitch and with other pauses; another length."""
     if rng.random() < 0.4:
         percent = int(rng.integers(92, 109))
-        samples = _resampled(samples, 100, percent)
+        samples = _resampled(samples, 100, percent).astype(np.float32)
     kind = rng.random()
     if kind < 0.35:
         samples = _apart(rng, samples)

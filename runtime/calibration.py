@@ -1,0 +1,96 @@
+"""From the graph's balanced logits to probabilities: how sure, by what is there, and how common
+each emotion is where the answer is used.
+
+The graph is trained for a world in which all emotions are equally common. Among people they are
+not: p(e | x) is proportional to softmax(logits / T)(e) times prior(e) (Saerens et al. 2002, eq. 4).
+T differs by what is present, for faces are read more surely than voices (Guo et al. 2017).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, UsageError
+from .features.spec import MODALITIES
+
+__all__ = ["BALANCED", "CONVERSATION", "PRIORS", "SUBSETS", "Calibration", "subset_name"]
+
+BALANCED, CONVERSATION = "balanced", "conversation"
+PRIORS = (CONVERSATION, BALANCED)
+SUBSETS = tuple(
+    "+".join(subset)
+    for n in range(len(MODALITIES), 0, -1)
+    for subset in combinations(MODALITIES, n)
+)
+# Utterances of each emotion in MELD's training split (Poria et al. 2019, table 4): dialogue, in
+# which people are neutral half the time.
+_IN_DIALOGUE = {"anger": 1_109, "disgust": 271, "fear": 268, "happiness": 1_743, "neutral": 4_710,
+                "sadness": 683, "surprise": 1_205}  # fmt: skip
+
+
+def subset_name(present: Sequence[bool]) -> str:
+    """The name of a subset of modalities, such as "text+audio"; "" for none."""
+    return "+".join(m for m, here in zip(MODALITIES, present, strict=True) if here)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """`emotions`: names, in the order of the logits. By name of a subset: `temperature`, above 0,
+    and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none."""
+
+    emotions: tuple[str, ...]
+    temperature: Mapping[str, float] = field(default_factory=dict)
+    uncertain_below: Mapping[str, float] = field(default_factory=dict)
+
+    def prior(self, name: str) -> NDArray[np.float64]:
+        """(n_emotions,) how common each emotion is, summing to 1. Raises UsageError for a name that
+        is not in PRIORS."""
+        if name not in PRIORS:
+            raise UsageError(f"no prior {name!r}; there are: {', '.join(PRIORS)}")
+        counts = np.ones(len(self.emotions))
+        if name == CONVERSATION and set(self.emotions) <= _IN_DIALOGUE.keys():
+            counts = np.array([float(_IN_DIALOGUE[emotion]) for emotion in self.emotions])
+        return np.asarray(counts / counts.sum())
+
+    def probabilities(
+        self, logits: NDArray[Any], present: NDArray[Any], prior: str = CONVERSATION
+    ) -> NDArray[np.float64]:
+        """(n, n_emotions) probabilities from logits (n, n_emotions) of utterances in which the
+        modalities of `present` (n, 3) bool are there."""
+        names = [subset_name(row) for row in np.asarray(present, bool)]
+        temperature = np.array([self.temperature.get(name, 1.0) for name in names])
+        scores = np.asarray(logits, np.float64) / temperature[:, None] + np.log(self.prior(prior))
+        scores -= scores.max(axis=1, keepdims=True)
+        found = np.exp(scores)
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `bundle.json`."""
+        return {
+            "temperature": dict(self.temperature),
+            "uncertain_below": dict(self.uncertain_below),
+        }
+
+    @classmethod
+    def from_dict(cls, emotions: Sequence[str], found: Mapping[str, Any]) -> "Calibration":
+        """What `to_dict` gave. Raises BundleError for numbers that mean nothing."""
+        parts: dict[str, dict[str, float]] = {"temperature": {}, "uncertain_below": {}}
+        for name, values in parts.items():
+            given = found.get(name, {})
+            if not isinstance(given, dict):
+                raise BundleError(f"calibration: {name} is not a table of subsets")
+            for subset, value in given.items():
+                if (
+                    subset not in SUBSETS
+                    or isinstance(value, bool)
+                    or not isinstance(value, (int, float))
+                    or not 0.0 <= value < 1e3
+                    or (name == "temperature" and value == 0.0)
+                ):
+                    raise BundleError(f"calibration: {name} of {subset!r} is {value!r}")
+                values[subset] = float(value)
+        return cls(emotions=tuple(emotions), **parts)

@@ -1,0 +1,131 @@
+"""How sure a model may be among strangers: `python -m train.calibrate --checkpoint FOLD ...`.
+
+On more of the same people a model is rightly surer than on anybody else. A fold is the same recipe
+trained without some corpora of words and voices; its temperatures and thresholds are fitted on
+utterances composed of nothing but those (faces: of a test split), and serve the model that was
+trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtime.calibration import Calibration
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError, UsageError
+
+from . import checkpoint
+from .data import corpora
+from .data.compose import Composer
+from .loop import SUBSETS
+from .metrics import fit_temperature
+from .prepare import prepare
+from .provenance import commit, write_json
+from .run import Judge, threshold
+
+__all__ = ["Options", "main", "read"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Fit temperatures and thresholds on corpora that a fold's training left out."""
+
+    checkpoint: str = option(metavar="DIR", help="a fold: what train.run wrote without them")
+    corpora: str = option(
+        metavar="NAMES", help='the corpora left out, in quotes, such as "meld ravdess"'
+    )
+    faces: str = option(
+        "ferplus", metavar="NAMES", help="corpora whose test split the faces are taken from"
+    )
+    data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
+    out: str = option("calibration.json", metavar="FILE", help="where the numbers go")
+    n: int = option(1_400, metavar="N", help="utterances that are composed of them")
+    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.calibrate")
+    try:
+        run(options)
+    except DmdLiveError as error:
+        print(f"train.calibrate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: Options) -> None:
+    """Fit and write. Raises DmdLiveError."""
+    fold = checkpoint.load(Path(options.checkpoint))
+    left_out = options.corpora.split()
+    seen = {*fold.config.data.corpora.split()} & {*left_out}
+    if seen:
+        raise UsageError(f"{fold.folder}: was trained with {', '.join(sorted(seen))}")
+    composer = strangers(fold, left_out, options)
+    emotions = tuple(fold.info["emotions"])
+    judge = Judge(fold.model, "fp32")
+    utterances = composer.held_out("test")
+    temperature, uncertain_below = {}, {}
+    for subset in SUBSETS:
+        found = judge.predict(utterances, subset)
+        complete = found["present"].sum(axis=1) == len(subset)
+        logits, labels = found["logits"][complete], found["emotion_label"][complete]
+        name = "+".join(subset)
+        temperature[name] = round(fit_temperature(logits, labels), 3)
+        fitted = Calibration(emotions=emotions, temperature=temperature)
+        present = found["present"][complete]
+        uncertain_below[name] = round(threshold(fitted, logits, present, labels), 3)
+        right = float((logits.argmax(axis=1) == labels).mean())
+        print(
+            f"{name:<20} {len(labels)} utterances, {right:.1%} right, temperature "
+            f"{temperature[name]}, uncertain below {uncertain_below[name]}"
+        )
+    write_json(
+        Path(options.out),
+        {
+            "temperature": temperature,
+            "uncertain_below": uncertain_below,
+            "fold": {
+                "corpora": fold.config.data.corpora,
+                "weights_sha256": fold.info["weights_sha256"],
+                "commit": fold.info["commit"],
+            },
+            "fitted_on": left_out,
+            "commit": commit(),
+        },
+    )
+
+
+def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Options) -> Composer:
+    """Utterances composed of corpora that the fold does not know: their test sentences, all of
+    their voices, and faces that no training saw."""
+    data, cache = Path(options.data), Path(options.cache)
+    features = prepare(data, cache, left_out)
+    seen = prepare(data, cache, options.faces.split()).faces
+    return Composer(
+        corpora.texts(data, left_out),
+        replace(
+            features,
+            voices=[(replace(r, split="test"), versions) for r, versions in features.voices],
+            faces=[(r, row) for r, row in seen if r.split == "test"],
+        ),
+        fold.folder / "tokenizer.json",
+        replace(fold.config.data, n_test=options.n),
+        seed=fold.config.seed,
+    )
+
+
+def read(path: Path, emotions: Sequence[str]) -> Calibration:
+    """The calibration that `run` wrote. Raises DmdLiveError for anything else."""
+    try:
+        return Calibration.from_dict(emotions, json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; write it with train.calibrate") from error
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: not a calibration ({error})") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
