@@ -94,10 +94,10 @@ class Judge:
         ids = self._text.ids(text) if words else np.zeros(0, np.int64)
         audio = self._speech.normalise(evidence.audio)
         out = self._engine.infer(pack(Rows(text=ids, audio=audio, vision=evidence.vision)))
-        present = np.array([len(ids) > 0, len(audio) > 0, len(evidence.vision) > 0])
-        probabilities = self._calibration.probabilities(out["emotion"], present[None], self._prior)[
-            0
-        ]
+        present = [len(ids) > 0, len(audio) > 0, len(evidence.vision) > 0]
+        probabilities = self._calibration.probabilities(
+            out["emotion"], np.array([present]), self._prior
+        )[0]
         uncertain_below = self._calibration.uncertain_below.get(subset_name(present), 0.0)
         sentiment = float(out["sentiment"][0])
         if evidence.type == "final":
