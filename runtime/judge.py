@@ -98,7 +98,8 @@ class Judge:
         probabilities = self._calibration.probabilities(
             out["emotion"], np.array([present]), self._prior
         )[0]
-        uncertain_below = self._calibration.uncertain_below.get(subset_name(present), 0.0)
+        needed = self._calibration.uncertain_below.get(subset_name(present), 0.0)
+        uncertain_below = needed if any(present) else 1.0  # nothing is known: a guess by the prior
         sentiment = float(out["sentiment"][0])
         if evidence.type == "final":
             self._speech.learn(evidence.audio)

@@ -69,8 +69,10 @@ def save(
     )
 
 
-def load(folder: Path) -> Checkpoint:
+def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
     """Read a checkpoint for evaluation or export (`model.eval()`).
+
+    `words_only`: it will read words alone, which no feature spec changes.
 
     Raises BundleError, in one line, when a file is missing, damaged or of another feature spec.
     """
@@ -90,6 +92,6 @@ def load(folder: Path) -> Checkpoint:
     except (json.JSONDecodeError, KeyError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: damaged checkpoint ({reason}); train it again") from error
-    if info["feature_spec_sha256"] != SPEC.sha256():
+    if not words_only and info["feature_spec_sha256"] != SPEC.sha256():
         raise BundleError(f"{folder}: made under another feature spec; train it again")
     return Checkpoint(folder, model.eval(), config, info)

@@ -184,7 +184,14 @@ def _task_losses(
 
 def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """Soft targets (Hinton et al. 2015): KL divergence of the emotions at `temperature`, times its
-    square, plus L1 of the sentiment. Both (B, 1 + n_emotions); the teacher gets no gradient."""
+    square, plus L1 of the sentiment. Both (B, 1 + n_emotions); the teacher gets no gradient.
+
+    A teacher of sentiment alone says (B, 1), NaN of what it has not read.
+    """
+    if taught.shape[1] == 1:
+        known = ~taught[:, 0].isnan()
+        gap = outputs[:, 0] - torch.where(known, taught[:, 0], 0.0)
+        return masked_mean(gap.abs(), known)
     return discrepancy(outputs, taught.detach(), temperature).mean()
 
 

@@ -51,7 +51,7 @@ from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_frozen, load_pretrained, locate
 from .provenance import write_json
 from .state import RunState, finished
-from .teacher import Teacher
+from .teacher import Taught, Teacher
 
 __all__ = ["Options", "main", "train"]
 
@@ -91,6 +91,9 @@ class Options:
     )
     teacher_checkpoint: str | None = option(
         None, metavar="DIR", help="checkpoint of a teacher DMD that there is: soft targets only"
+    )
+    taught: str | None = option(
+        None, metavar="FILE", help="sentiments that a teacher read: what train.teacher wrote"
     )
     tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
@@ -170,7 +173,9 @@ def train(settings: Config, options: Options) -> None:
     asked, precision = settings.sha256(), settings.optim.precision
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
-    teacher = None
+    teacher: Teacher | Taught | None = None
+    if options.taught is not None:
+        teacher = Taught(Path(options.taught))
     if options.teacher_checkpoint is not None:
         teacher = Teacher(Path(options.teacher_checkpoint), target, precision)
         if isinstance(corpus, Composer) and settings.data.text_share:
@@ -248,7 +253,7 @@ def _run_epochs(
     valid: Iterable[Utterance],
     settings: Config,
     state: RunState,
-    teacher: Teacher | None,
+    teacher: Teacher | Taught | None,
     board: Board,
 ) -> None:
     """The epochs that `state` lacks, until the validation score stops rising."""
@@ -282,7 +287,7 @@ def _run_epochs(
 
 
 def _training_batches(
-    corpus: Corpus, epoch: int, n: int, settings: Config, teacher: Teacher | None
+    corpus: Corpus, epoch: int, n: int, settings: Config, teacher: Teacher | Taught | None
 ) -> Iterator[tuple[Batch, Tensor | None]]:
     """Batches with some modalities hidden, and what the teacher says of them whole."""
     size = settings.optim.batch_size

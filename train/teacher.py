@@ -1,30 +1,128 @@
-"""A trained DMD that teaches another one by soft targets."""
+"""A trained DMD that teaches another one by soft targets.
 
+`python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher of
+words read sentences once and keeps the sentiments it sees in them, for `train.run --taught`.
+"""
+
+import hashlib
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError, UsageError
 from runtime.features.text import TextFeatures
 
 from . import checkpoint
+from .data import corpora
 from .data.utterance import Utterance, collate
 from .loop import batched
 
-__all__ = ["Teacher"]
+__all__ = ["Options", "Taught", "Teacher", "main"]
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Let a teacher of words read training sentences and keep the sentiments it sees in them."""
+
+    checkpoint: str = option(metavar="DIR", help="the teacher: what train.run wrote")
+    data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
+    corpora: str = option(
+        "mosi mosei vader/movieReviewSnippets", metavar="NAMES", help="whose training sentences"
+    )
+    out: str = option("taught.safetensors", metavar="FILE", help="where the sentiments go")
+    threads: int = option(2, metavar="N", help="of torch, whose sums round by their number")
+
+
+def main() -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, None, prog="python -m train.teacher")
+    try:
+        _read_all(options)
+    except DmdLiveError as error:
+        print(f"train.teacher: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntrain.teacher: interrupted; nothing is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _read_all(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    wanted = options.corpora.split()
+    folders = {name.split("/")[0] for name in wanted}
+    sentences = sorted(
+        {
+            text.text
+            for text in corpora.texts(Path(options.data), folders)
+            if text.split == "train" and text.corpus in wanted
+        },
+        key=lambda text: (len(text), text),  # padding is computed too
+    )
+    if not sentences:
+        raise UsageError(f"{options.data}: no training sentence of {options.corpora}")
+    teacher = Teacher(Path(options.checkpoint), torch.device("cpu"), words_only=True)
+    parts = [teacher.read(part) for part in batched(sentences, _BATCH)]
+    told = [teacher(part)[:, 0] for part in tqdm(parts, "the teacher reads", unit="batch")]
+    out = Path(options.out)
+    partial = out.with_suffix(f".{os.getpid()}.partial")
+    keys = torch.tensor([_key(sentence) for sentence in sentences], dtype=torch.int64)
+    save_file({"keys": keys, "sentiment": torch.cat(told).contiguous()}, partial)
+    os.replace(partial, out)
+    print(f"{out}: {len(sentences)} sentences")
+
+
+def _key(sentence: str) -> int:
+    """63 bits that stand for a sentence."""
+    return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:8], "big") >> 1
+
+
+class Taught:
+    """The sentiments that `train.teacher` kept. Raises UsageError for a file that is not such."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            found = load_file(path)
+            pairs = zip(found["keys"].tolist(), found["sentiment"].tolist(), strict=True)
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UsageError(f"{path}: not what train.teacher wrote ({error})") from error
+        self._known: dict[int, float] = dict(pairs)
+
+    def __call__(self, utterances: Sequence[Utterance]) -> Tensor:
+        """(B, 1) sentiments in about [-3, 3]; NaN of utterances that are not words alone, or that
+        were not read."""
+        alone = [not len(u.audio) and not len(u.vision) for u in utterances]
+        told = [
+            self._known.get(_key(u.id), float("nan")) if words else float("nan")
+            for u, words in zip(utterances, alone, strict=True)
+        ]
+        return torch.tensor(told)[:, None]
 
 
 class Teacher:
     """A checkpoint, frozen. Its word pieces may differ from the student's: it reads the words."""
 
-    def __init__(self, folder: Path, device: torch.device, precision: str = "fp32") -> None:
-        source = checkpoint.load(folder)
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        precision: str = "fp32",
+        *,
+        words_only: bool = False,
+    ) -> None:
+        source = checkpoint.load(folder, words_only=words_only)
         self.model, self.calibration = source.model.to(device), source.calibration
         self._device, self._low = device, precision == "bf16"
         tokenizer = folder / "tokenizer.json"
@@ -78,3 +176,7 @@ class Teacher:
         if self._text is None or not utterance.words:
             return utterance
         return replace(utterance, text=self._text.ids(utterance.words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -42,6 +42,7 @@ class _Sentence:
     sentiment: float
     corpus: str
     arousal: float = float("nan")
+    meant: str = ""  # the words, where `words` is what a recogniser might make of them
 
 
 # An emotion that is drawn less often than this share of its fair part counts as drawn so often.
@@ -373,11 +374,14 @@ class Composer:
             return sentence
         words = self._spoken(sentence.words, rng)
         ids = self._tokenizer.ids(words)
-        return replace(sentence, words=words, ids=ids) if len(ids) <= SPEC.max_pieces else sentence
+        if len(ids) > SPEC.max_pieces:
+            return sentence
+        return replace(sentence, words=words, ids=ids, meant=sentence.words)
 
     def _text_only(self, sentence: _Sentence) -> Utterance:
         audio, vision = _nothing()
         return Utterance(
+            id=sentence.meant or sentence.words,
             text=sentence.ids,
             words=sentence.words,
             audio=audio,
