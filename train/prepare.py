@@ -43,6 +43,7 @@ _VERSION = 3
 _N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
 _AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel_high_hz",
                  "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip
+_BATCH = 64  # faces that the appearance network sees at once
 _PAUSE_S = 0.4  # the longest between two digits
 
 
@@ -241,8 +242,10 @@ def _vision_rows(pictures: Sequence[Recording], cache_folder: Path) -> Float:
     crops = find_faces([r.path for r in pictures], cache_folder)
     rows, network = crops.rows.copy(), Appearance(APPEARANCE)
     first = len(SPEC.blendshapes) + len(SPEC.head_pose)
-    for k in np.flatnonzero(crops.found):
-        rows[k, first : first + SPEC.appearance_dim] = network.embedding(centre(crops.grey[k]))
+    found = np.flatnonzero(crops.found)
+    for part in np.array_split(found, -(-len(found) // _BATCH)) if len(found) else ():
+        seen = network.embeddings(centre(crops.grey[part]))
+        rows[part, first : first + SPEC.appearance_dim] = seen
     return rows
 
 

@@ -82,12 +82,12 @@ class Appearance:
 
     def __call__(self, rgb: NDArray[np.uint8], landmarks: Float) -> Float:
         """(SPEC.appearance_dim,) float32 of the face with these (478, 3) landmarks in pixels."""
-        return self.embedding(aligned(rgb, landmarks))
+        return self.embeddings(aligned(rgb, landmarks)[None])[0]
 
-    def embedding(self, grey: NDArray[np.uint8]) -> Float:
-        """(SPEC.appearance_dim,) float32 of an aligned face (48, 48) uint8."""
-        (embedding,) = self._session.run(["embedding"], {"face": normalised(grey)[None, None]})
-        return np.asarray(embedding[0], np.float32)
+    def embeddings(self, grey: NDArray[np.uint8]) -> Float:
+        """(n, SPEC.appearance_dim) float32 of n aligned faces (n, 48, 48) uint8."""
+        (found,) = self._session.run(["embedding"], {"face": normalised(grey)[:, None]})
+        return np.asarray(found, np.float32)
 
 
 def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,10 +2,10 @@
 is not emotion.
 
 On logarithms, gain, distance, band and most of a speaker are constants of each column. They are
-taken out by the mean over voiced rows, of the utterance itself and of the speech before it (a MAP
-estimate, as in Gauvain and Lee 1994). With no speech before it, this is cepstral mean normalisation
-(Atal 1974); with more, how loud, how high and how shrill an utterance is against the speaker's
-usual becomes visible.
+taken out by a mean and a deviation over voiced rows, a MAP estimate (Gauvain and Lee 1994): what
+was heard before, blended with a prior from training by the number of rows heard. The first
+utterance of a session has the prior alone, at its own loudness; after some more, how loud, how high
+and how shrill an utterance is against the speaker's usual becomes visible.
 """
 
 import numpy as np
@@ -17,7 +17,10 @@ __all__ = ["SpeechStatistics", "voiced_sums"]
 
 Float = NDArray[np.float32]
 
-_F0, _VOICING = SPEC.n_mels, SPEC.n_mels + 1
+_F0, _VOICING, _ENERGY = SPEC.n_mels, SPEC.n_mels + 1, SPEC.n_mels + 2
+_PRIOR_VARIANCE = np.full(SPEC.audio_dim, SPEC.speech_deviation**2)
+_PRIOR_VARIANCE[_F0] = SPEC.speech_f0_deviation**2
+_PRIOR_VARIANCE[_ENERGY] = SPEC.speech_energy_deviation**2
 _FEWEST = 5  # with fewer voiced rows, all rows count
 
 
@@ -66,18 +69,24 @@ class SpeechStatistics:
         if not len(rows):
             return rows
         own = voiced_sums(rows)
-        own *= SPEC.speech_own / np.maximum(own[0], 1e-9)
-        n, total, squares = self._sums + own
-        mean = total / np.maximum(n, 1e-9)
-        variance = np.maximum(squares / np.maximum(n, 1e-9) - mean**2, 0.0)
-        # Only pitch has a prior mean: how loud speech is through this microphone is unknown until
-        # some is heard.
-        prior = SPEC.speech_prior
-        mean[_F0] = (total[_F0] + prior * SPEC.speech_f0) / (n[_F0] + prior)
-        usual = np.full(SPEC.audio_dim, SPEC.speech_deviation**2)
-        usual[_F0] = SPEC.speech_f0_deviation**2
-        variance = (n * variance + prior * usual) / (n + prior)
-        out = (rows - mean) / np.sqrt(variance)
+        own_mean = own[1] / np.maximum(own[0], 1e-9)
+        own_variance = own[2] / np.maximum(own[0], 1e-9) - own_mean**2
+        n, total, squares = self._sums
+        k = SPEC.speech_prior
+        mean = (total + k * _prior_mean(own_mean)) / (n + k)
+        heard = np.maximum(squares - total**2 / np.maximum(n, 1e-9), 0.0)  # n times the variance
+        own_weight = np.where(own[0] > 0.0, SPEC.speech_own, 0.0)
+        variance = heard + own_weight * np.maximum(own_variance, 0.0) + k * _PRIOR_VARIANCE
+        out = (rows - mean) / np.sqrt(variance / (n + own_weight + k))
         out[:, _F0] = np.where(rows[:, _VOICING] >= SPEC.voicing_threshold, out[:, _F0], 0.0)
         out[:, _VOICING] = 2.0 * rows[:, _VOICING] - 1.0
         return np.asarray(out, np.float32)
+
+
+def _prior_mean(own: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(43,) the prior's mean of each column, at the loudness of these means (43,)."""
+    mean = np.zeros(SPEC.audio_dim)
+    level = own[: SPEC.n_mels].mean()
+    mean[: SPEC.n_mels] = np.array(SPEC.speech_shape) + level
+    mean[_F0], mean[_ENERGY] = SPEC.speech_f0, SPEC.speech_energy + level
+    return mean

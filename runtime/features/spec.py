@@ -92,14 +92,24 @@ class FeatureSpec:
     voicing_threshold: float = 0.5  # normalised autocorrelation above which a frame has an F0
 
     # Running statistics of a session's speech (normal.py), in voiced rows: how many are remembered,
-    # what the utterance itself and the prior count for; pitch in octaves around 150 Hz. Means and
-    # deviations are those of the training voices, rounded.
+    # what the prior counts for, and what the utterance itself counts for where deviations are told.
     speech_memory: float = 1_500.0
-    speech_own: float = 75.0
-    speech_prior: float = 50.0
-    speech_f0: float = 0.1
-    speech_f0_deviation: float = 0.35
-    speech_deviation: float = 2.0
+    speech_prior: float = 75.0
+    speech_own: float = 25.0
+    # The prior, from the training voices: log-mel bands and log-energy against the mean of the
+    # bands, for the gain is unknown; pitch in octaves around 150 Hz; deviations.
+    # fmt: off
+    speech_shape: tuple[float, ...] = (
+        -0.7, 1.6, 3.1, 3.3, 2.9, 2.8, 2.7, 2.6, 2.1, 1.5, 1.1, 0.7, 0.5, 0.5, 0.4, 0.4, 0.3,
+        0.3, 0.3, 0.1, -0.1, -0.3, -0.3, -0.2, -0.1, -0.2, -0.5, -0.7, -0.7, -0.9, -1.1, -1.4,
+        -1.7, -2.1, -2.4, -2.6, -2.7, -2.8, -2.8, -3.0,
+    )
+    # fmt: on
+    speech_energy: float = 2.1
+    speech_f0: float = 0.4
+    speech_deviation: float = 3.3
+    speech_energy_deviation: float = 2.2
+    speech_f0_deviation: float = 0.6
 
     vision_rate_hz: float = 15.0
     vision_hold_s: float = 0.2  # a row stays valid this long when frames are late or missing
