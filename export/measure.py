@@ -23,6 +23,7 @@ from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
+from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from train import checkpoint
@@ -44,6 +45,17 @@ __all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure", "run"]
 _Infer = Callable[[Iterable[Batch]], Predictions]
 _Retell = Callable[[Utterance], Utterance]
 _SHOWN_S = 2.0  # a picture is looked at for this long
+_NAMES = {
+    "emodb": "EmoDB, speakers 15, 16",
+    "ravdess": "RAVDESS, actors 11, 12",
+    "nemo": "nEMO, speakers IC0, TP0",
+    "digits": "digits, one ordinary man",
+    "plain": "synthetic voices",
+    "ckplus48": "CK+, unseen people",
+    "ferplus": "FER+, half of the validation pictures",
+}
+_VOICES_OF = {"digits": "valid"}  # of three people, one is kept aside
+_NEUTRAL_ONLY = ("digits", "plain")
 _CURVES = (("text", "audio", "vision"), ("text",), ("audio",), ("vision",))
 
 
@@ -141,7 +153,13 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
 
     def said(corpus: str, split: str) -> list[Utterance]:
         return [
-            _utterance(text=ids, words=t.text, emotion=t.emotion, sentiment=_sentiment(t))
+            _utterance(
+                text=ids,
+                words=t.text,
+                emotion=t.emotion,
+                sentiment=_sentiment(t),
+                arousal=float("nan") if t.arousal is None else t.arousal,
+            )
             for t in sentences
             if t.corpus == corpus
             and t.split == split
@@ -166,26 +184,30 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
             _correlation,
         ),
     ]
-    for name, among in (
-        ("EmoDB, speakers 15, 16", {"emodb"}),
-        ("RAVDESS, actors 11, 12", {"ravdess"}),
-        ("EmoDB and RAVDESS together", {"emodb", "ravdess"}),
-    ):
-        heard = [
-            _utterance(audio=rows, emotion=r.emotion)
-            for r, rows in features.voices
-            if r.corpus in among and r.split == "test"
-        ]
-        if among <= {*have}:
-            out.append(Line(name, "UAR", heard, _uar))
+    for name, corpus in (("MOSI, validation", "mosi"), ("MOSEI, validation", "mosei")):
+        rated = said(corpus, "valid")
+        out += [Line(name, "correlation", rated, _correlation)]
+        out += [Line(name, "Acc-2, non-zero", rated, _acc2_nonzero)]
+    valued = said("emobank", "valid")
+    out += [Line("EmoBank valence, validation", "correlation", valued, _correlation)]
+    out += [Line("EmoBank arousal, validation", "correlation", valued, _arousal)]
+    heard: dict[str, list[Utterance]] = {}
+    for r, versions in features.voices:
+        if r.split == _VOICES_OF.get(r.corpus, "test"):
+            rows = SpeechStatistics().normalise(versions[0])
+            heard.setdefault(r.corpus, []).append(_utterance(audio=rows, emotion=r.emotion))
+    for corpus, voices in heard.items():
+        score, metric = (_accuracy, "accuracy") if corpus in _NEUTRAL_ONLY else (_uar, "UAR")
+        out.append(Line(f"{_NAMES[corpus]}, voice alone", metric, voices, score))
     n_rows = round(_SHOWN_S * SPEC.vision_rate_hz)
-    seen = [
-        _utterance(vision=np.tile(row, (n_rows, 1)), emotion=r.emotion)
-        for r, row in features.faces
-        if r.split == "test"
-    ]
-    name = f"CK+, stills shown for {_SHOWN_S:.0f} s"
-    out += [Line(name, "accuracy", seen, _accuracy), Line(name, "UAR", seen, _uar)]
+    seen: dict[str, list[Utterance]] = {}
+    for r, row in features.faces:
+        if r.split == "test":
+            shown = _utterance(vision=np.tile(row, (n_rows, 1)), emotion=r.emotion)
+            seen.setdefault(r.corpus, []).append(shown)
+    for corpus, faces in seen.items():
+        name = f"{_NAMES[corpus]}, shown for {_SHOWN_S:.0f} s"
+        out += [Line(name, "accuracy", faces, _accuracy), Line(name, "UAR", faces, _uar)]
     return [line for line in out if line.utterances]
 
 
@@ -332,6 +354,16 @@ def _uar(found: Predictions, _: Predictions | None) -> float:
 
 def _correlation(found: Predictions, _: Predictions | None) -> float:
     return float(np.corrcoef(found["sentiment"], found["sentiment_label"])[0, 1])
+
+
+def _acc2_nonzero(found: Predictions, _: Predictions | None) -> float:
+    told = found["sentiment_label"]
+    signed = told != 0
+    return float(np.mean((found["sentiment"] > 0)[signed] == (told > 0)[signed]))
+
+
+def _arousal(found: Predictions, _: Predictions | None) -> float:
+    return float(np.corrcoef(found["arousal"], found["arousal_label"])[0, 1])
 
 
 def _three_way(found: Predictions, valid: Predictions | None) -> float:

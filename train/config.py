@@ -129,6 +129,8 @@ class DataConfig:
     face_power: float = 0.5  # faces alone are drawn with frequency n ** face_power
     neutral_weight: float = 1.0  # of neutral voices and faces alone; that of every other is 1
     conflict_share: float = 0.0  # share in which one modality contradicts the other two:
+    strange_share: float = 0.0  # share in which one modality is from another world, and no use:
+    # the same weights say which
     conflict_text: float = 1.0  # weights of who contradicts; best in proportion to how often each
     conflict_audio: float = 1.0  # is wrong about strangers, since in training hardly any is
     conflict_vision: float = 1.0

@@ -125,9 +125,12 @@ def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
 def _left(emotion: Tensor, shown: Tensor, visible: Tensor) -> Tensor:
     """(B,) labels of what can be told from the `visible` (B, 3) modalities, which show `shown`
     (B, 3): what all of them show, or all that are not neutral; else `emotion`, that of the whole.
+    What shows nothing that can be told (-1) does not count, and alone it has no label.
     """
-    telling = visible & (shown != NEUTRAL)
-    telling = torch.where(telling.any(dim=1, keepdim=True), telling, visible)
+    known = visible & (shown >= 0)
+    telling = known & (shown != NEUTRAL)
+    for wider in (known, visible):
+        telling = torch.where(telling.any(dim=1, keepdim=True), telling, wider)
     low = shown.masked_fill(~telling, len(EMOTIONS)).amin(dim=1)
     high = shown.masked_fill(~telling, -1).amax(dim=1)
     return torch.where(low == high, low, emotion)

@@ -202,7 +202,7 @@ def doubtful(
     contradicts itself. What its modalities show (`shown`, where `present`, both (B, 3)), neither
     neutral nor `emotion`, shares `doubt`."""
     told = F.one_hot(emotion.clamp(min=0), n_emotions).to(torch.float32)
-    other = present & (shown != NEUTRAL) & (shown != emotion[:, None])
+    other = present & (shown != NEUTRAL) & (shown != emotion[:, None]) & (shown >= 0)
     votes = F.one_hot(shown.clamp(min=0), n_emotions) * other[..., None]
     against = votes.sum(dim=1) / other.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(other.any(dim=1, keepdim=True), (1 - doubt) * told + doubt * against, told)

@@ -5,6 +5,7 @@ The face is turned and scaled by its landmarks, made grey and small, so that a w
 crop of 48 pixels look alike. `train.face` trains the network on the same pictures.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,10 @@ def normalised(grey: NDArray[np.uint8]) -> Float:
 
 
 class Appearance:
-    """The network. `model`: path of the ONNX file that `train.face` wrote."""
+    """The network. `model`: path of the ONNX file that `train.face` wrote.
+
+    Raises ModelError when it is not there, or not the one of the feature contract.
+    """
 
     def __init__(self, model: Path) -> None:
         import onnxruntime as ort
@@ -75,14 +79,18 @@ class Appearance:
         options.log_severity_level = 3
         try:
             content = model.read_bytes()
-            self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has no public base class of its errors
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{model}: not the appearance network ({reason})") from error
+        except OSError as error:
+            raise ModelError(f"{model}: not the appearance network ({error.strerror})") from error
+        if hashlib.sha256(content).hexdigest() != SPEC.appearance_sha256:
+            raise ModelError(
+                f"{model}: not the appearance network of this feature contract (SHA-256 differs); "
+                "install the package again"
+            )
+        self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
 
     def __call__(self, rgb: NDArray[np.uint8], landmarks: Float) -> Float:
         """(SPEC.appearance_dim,) float32 of the face with these (478, 3) landmarks in pixels."""
-        return self.embeddings(aligned(rgb, landmarks)[None])[0]
+        return np.asarray(self.embeddings(aligned(rgb, landmarks)[None])[0])
 
     def embeddings(self, grey: NDArray[np.uint8]) -> Float:
         """(n, SPEC.appearance_dim) float32 of n aligned faces (n, 48, 48) uint8."""

@@ -11,6 +11,11 @@ from train.data.corpora import EMOTIONS
 from train.models.dmd import DMD
 from train.models.language import LanguageEncoder
 
+CALIBRATION = {
+    "temperature": {"text": 0.5, "text+audio": 1.5},
+    "uncertain_below": {"text+audio+vision": 0.5},
+}
+
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
@@ -28,8 +33,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Pat
         }
     )
     dmd = DMD(settings.model, language, len(EMOTIONS))
-    dmd.temperature.copy_(torch.linspace(0.5, 2.0, 8))
     folder = tmp_path_factory.mktemp("checkpoint")
-    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": {"uncertain_below": 0.5}}
+    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": CALIBRATION}
     checkpoint.save(folder, dmd, settings, tokenizer_json, info)
     return folder

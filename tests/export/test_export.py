@@ -189,7 +189,9 @@ def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:
         "tokenizer.json",
     ]  # fmt: skip
     published = Bundle.load(tmp_path / "out")
-    assert (published.precision, published.uncertain_below) == ("int8", 0.5)
+    assert published.precision == "int8"
+    assert published.calibration.uncertain_below == {"text+audio+vision": 0.5}
+    assert published.calibration.temperature["text"] == 0.5
     writer.publish(exported, "fp32", None, tmp_path / "out", unsigned=True)  # replaces a bundle
     assert Bundle.load(tmp_path / "out").precision == "fp32"
 

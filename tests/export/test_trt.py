@@ -22,6 +22,7 @@ from runtime.bundle import Bundle
 from runtime.engines import gpu, stored
 from runtime.engines.profiles import PROFILES
 from runtime.features.pack import INPUTS
+from runtime.features.spec import SPEC
 from tests.export.tiny_bundle import add_int8, tiny_graph, write_bundle
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13, which builds on a CPU")
@@ -109,7 +110,11 @@ def test_profiles_span_the_contract() -> None:
     live, batch = PROFILES.values()
     assert live["input_ids"] == {"min": [1, 1], "opt": [1, 24], "max": [1, 64]}
     assert live["audio"] == {"min": [1, 1, 43], "opt": [1, 100, 43], "max": [1, 375, 43]}
-    assert batch["vision"] == {"min": [1, 1, 59], "opt": [8, 60, 59], "max": [32, 225, 59]}
+    assert batch["vision"] == {
+        "min": [1, 1, SPEC.vision_dim],
+        "opt": [8, 60, SPEC.vision_dim],
+        "max": [32, 225, SPEC.vision_dim],
+    }
     assert batch["vision_mask"] == {"min": [1, 1], "opt": [8, 60], "max": [32, 225]}
 
 

@@ -14,7 +14,7 @@ TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL, "float32": Tensor
 
 
 def tiny_graph() -> onnx.ModelProto:
-    """A graph with the contract's inputs and outputs: masked sums, two matrices, two softmaxes."""
+    """A graph with the contract's inputs and outputs: masked sums, two matrices, a softmax."""
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
@@ -34,8 +34,8 @@ def tiny_graph() -> onnx.ModelProto:
         node("Softmax", ["scores"], ["modality_weight"], axis=-1),
         node("Mul", ["modality_sentiment", "modality_weight"], ["weighted"]),
         node("ReduceSum", ["weighted", "first"], ["sentiment"], keepdims=0),
-        node("MatMul", ["modality_sentiment", "to_emotions"], ["logits"]),
-        node("Softmax", ["logits"], ["emotion"], axis=-1),
+        node("MatMul", ["modality_sentiment", "to_emotions"], ["emotion"]),
+        node("ReduceMean", ["modality_sentiment", "first"], ["arousal"], keepdims=0),
     ]
     rng = np.random.default_rng(0)
     width = 1 + SPEC.audio_dim + SPEC.vision_dim

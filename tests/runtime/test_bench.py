@@ -13,6 +13,7 @@ from runtime import bench, bench_report, power
 from runtime.bundle import DEFAULT
 from runtime.cli import main
 from runtime.engines.base import Engine
+from runtime.features.spec import SPEC
 
 # From boards with JetPack 6: an Orin Nano and an AGX Orin.
 ORIN_NANO = (
@@ -102,7 +103,7 @@ def test_inputs_have_the_lengths_of_the_case() -> None:
     made = bench.contract_inputs(DEFAULT / "tokenizer.json", bench.JUDGED, 3)
     assert made["input_ids"].shape == (3, 50)
     assert made["audio"].shape == (3, 250, 43)
-    assert made["vision"].shape == (3, 150, 59)
+    assert made["vision"].shape == (3, 150, SPEC.vision_dim)
     assert all(made[f"{m}_mask"].all() for m in ("text", "audio", "vision"))
     assert bench.utterance(15).n_pieces == 47
 

@@ -13,6 +13,7 @@ import pytest
 
 from runtime import __version__
 from runtime.bundle import own_hash
+from runtime.calibration import SUBSETS
 from runtime.errors import DmdLiveError, SourceError, UsageError
 from runtime.live import EmotionStream
 from runtime.recording import Recording
@@ -83,7 +84,8 @@ def test_another_model_is_told_and_may_differ(
     path, events = recorded
     other = Path(shutil.copytree(root / "runtime" / "default_bundle", tmp_path / "bundle"))
     info = json.loads((other / "bundle.json").read_text())
-    info["uncertain_below"] = 1.1  # everything is uncertain to this one
+    # Everything is uncertain to this one.
+    info["calibration"]["uncertain_below"] = dict.fromkeys(SUBSETS, 1.1)
     content = json.dumps(info, indent=2).encode()
     content = content.replace(own_hash(content)[0].encode(), own_hash(content)[1].encode())
     (other / "bundle.json").write_bytes(content)

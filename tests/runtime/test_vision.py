@@ -13,7 +13,7 @@ from runtime.features.spec import SPEC
 from runtime.features.vision import FaceTracker, VisionFeatures
 
 Picture = np.ndarray
-YAW, PITCH, ROLL, X, Y, SCALE, PRESENT = range(52, 59)
+YAW, PITCH, ROLL, X, Y, SCALE, PRESENT = (*range(52, 58), SPEC.vision_dim - 1)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,64 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"PK not a zip")
     with pytest.raises(ModelError, match="not a face landmarker"):
         VisionFeatures(path)
+
+
+def emotion_columns(row: np.ndarray) -> np.ndarray:
+    """The appearance embedding of a row."""
+    first = len(SPEC.blendshapes) + len(SPEC.head_pose)
+    return row[first : first + SPEC.appearance_dim]
+
+
+def test_a_crop_that_is_nothing_but_a_face_is_found(
+    faces: VisionFeatures, pictures: list[Picture]
+) -> None:
+    import cv2
+
+    face = faces.largest_face(pictures[0])
+    assert face is not None
+    (left, top), (right, bottom) = face.landmarks[:, :2].min(0), face.landmarks[:, :2].max(0)
+    tight = pictures[0][int(top) : int(bottom), int(left) : int(right)]
+    for side in (48, 96, 200):
+        small = cv2.resize(tight, (side, side), interpolation=cv2.INTER_AREA)
+        assert faces.row(small)[PRESENT] == 1.0
+
+
+def test_a_webcam_s_face_and_a_small_crop_of_it_look_alike(
+    faces: VisionFeatures, pictures: list[Picture]
+) -> None:
+    """A face 400 pixels high, and the same picture so small that it is 48: their appearances are
+    closer to one another than to any other expression of the clip."""
+    import cv2
+
+    def look(picture: Picture, height: float) -> np.ndarray:
+        face = faces.largest_face(picture)
+        assert face is not None
+        scale = height / float(np.ptp(face.landmarks[:, 1]))
+        way = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        return emotion_columns(
+            faces.row(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=way))
+        )
+
+    some = pictures[:: len(pictures) // 6]
+    large, small = (np.array([look(p, height) for p in some]) for height in (400.0, 48.0))
+    gaps = np.linalg.norm(large[:, None] - small, axis=2)
+    spread = np.linalg.norm(large - large.mean(axis=0), axis=1).mean()
+    assert np.diag(gaps).mean() < spread
+
+
+def test_light_and_contrast_are_not_part_of_a_face(
+    faces: VisionFeatures, pictures: list[Picture]
+) -> None:
+    bright = emotion_columns(faces.row(pictures[0]))
+    dim = emotion_columns(faces.row((pictures[0] * 0.45).astype(np.uint8)))
+    others = [emotion_columns(faces.row(p)) for p in pictures[:: len(pictures) // 6]]
+    spread = np.linalg.norm(np.array(others) - np.mean(others, axis=0), axis=1).mean()
+    assert np.linalg.norm(bright - dim) < spread
+
+
+def test_another_network_than_the_contract_s_is_refused(tmp_path: Path) -> None:
+    for content in (b"", b"no network at all"):
+        (tmp_path / "appearance.onnx").write_bytes(content)
+        with pytest.raises(ModelError, match=r"appearance\.onnx: not the appearance network") as e:
+            VisionFeatures(models.resolve("face-landmarker"), tmp_path / "appearance.onnx")
+        assert "\n" not in str(e.value)

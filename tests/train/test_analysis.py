@@ -39,9 +39,9 @@ def test_the_arrays_are_what_the_model_says(
 ) -> None:
     arrays = collected.arrays
     with torch.no_grad():
-        sentiment, emotion, _, _ = model.dmd.predict(collate(data))
+        sentiment, logits, _, _, _ = model.dmd.predict(collate(data))
         features = model.dmd(collate(data))
-    np.testing.assert_allclose(arrays["probabilities"], emotion, atol=1e-5)
+    np.testing.assert_allclose(arrays["probabilities"], logits.softmax(dim=-1), atol=1e-5)
     np.testing.assert_allclose(arrays["sentiment_predicted"], sentiment, atol=1e-5)
     for k, m in enumerate(MODALITIES):
         np.testing.assert_allclose(arrays["homo"][:, k], features.homo[m], atol=1e-4)

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from runtime.errors import UsageError
-from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, DataConfig
 from train.data import corpora
-from train.data.compose import Composer, change_gain, moving_face
+from train.data.commands import commands
+from train.data.compose import Composer
 from train.data.corpora import EMOTIONS, NEUTRAL, DataError
+from train.data.faces import Faces, moving_face
 from train.data.open import compose
 from train.data.prototypes import prototypes
 from train.data.utterance import Utterance, collate
@@ -49,6 +50,15 @@ def data(tmp_path: Path) -> Path:
         'Sr No.,Utterance,Speaker,Emotion,Sentiment\n1,"Oh, no!",A,sadness,negative\n'
         "2,Great,B,joy,positive\n3,So,B,joy,neutral\n"
     )
+    for name in ("mosi", "mosei"):
+        (root / name).mkdir()
+        (root / name / "label.csv").write_text(
+            "id,text,label,mode\n1,so good,2.4,train\n2,no,-1.0,valid\n"
+        )
+    (root / "emobank").mkdir()
+    (root / "emobank" / "emobank.csv").write_text(
+        "id,split,V,A,D,text\n1,train,4.0,3.5,3,Hurray\n2,dev,1.0,2.6,3,Alas\n"
+    )
     (root / "vader").mkdir()
     (root / "vader" / "movieReviewSnippets_GroundTruth.txt").write_text(
         "1\t2.0\tgood\n2\t-4\tbad\n"
@@ -56,6 +66,19 @@ def data(tmp_path: Path) -> Path:
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
     for name in ("emodb/03a01Fa", "emodb/16a01Wa", "emodb/03a01Lb", "ravdess/03-01-08-01-01-01-11"):
         write_flac(root / f"{name}.flac", noise)
+    write_flac(root / "nemo" / "a.flac", noise)
+    (root / "nemo" / "data.tsv").write_text(
+        "file_id\temotion\tspeaker_id\na.flac\tsurprised\tIC0\n"
+    )
+    for k in range(4):
+        write_flac(root / "digits" / f"{k}_theo_{k}.flac", noise[:6_000])
+    votes = root / "ferplus" / "FER2013Train"
+    votes.mkdir(parents=True)
+    (votes / "label.csv").write_text(
+        'a.png,"(0, 0, 48, 48)",6,0,1,1,0,0,0,0,2,0\nb.png,"(0, 0, 48, 48)",1,0,0,0,0,0,0,7,1,1\n'
+    )
+    for name in ("a", "b"):
+        cv2.imwrite(str(votes / f"{name}.png"), np.full((48, 48), 128, np.uint8))
     for name in ("happy/S010_1", "happy/S011_1", "contempt/S012_1"):
         path = root / "ckplus48" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,14 +95,31 @@ def test_corpora_are_read_in_their_layouts(data: Path) -> None:
     assert mixed == ["anger", "happiness"]  # teaches both
     assert {t.split for t in goemotions} == {"train", "valid", "test"}
     assert [t.polarity for t in texts if t.corpus == "meld"] == [-1.0, 1.0, 0.0]
-    assert [t.rating for t in texts if t.rating is not None] == [1.5, -3.0]
+    ratings = {t.corpus: [] for t in texts}
+    for t in texts:
+        ratings[t.corpus] += [] if t.rating is None else [(t.split, t.rating, t.arousal)]
+    assert [rating for _, rating, _ in ratings["vader/movieReviewSnippets"]] == [1.5, -3.0]
+    assert ratings["mosi"] == [("train", 2.4, None), ("valid", -1.0, None)]
+    assert ratings["emobank"] == [
+        ("train", 1.5, 0.5),
+        ("valid", -3.0, pytest.approx(-0.4)),
+    ]
     voices = {r.path.stem: (EMOTIONS[r.emotion], r.split) for r in corpora.voices(data)}
     assert voices == {
         "03a01Fa": ("happiness", "train"),
         "16a01Wa": ("anger", "test"),
         "03-01-08-01-01-01-11": ("surprise", "test"),
+        "a": ("surprise", "test"),
+        **{k: v for k, v in voices.items() if "theo" in k},
     }
-    assert {r.emotion for r in corpora.faces(data)} == {happy}
+    joined = [r for r in corpora.voices(data) if r.corpus == "digits"]
+    assert all(3 <= len(r.parts) <= 6 and r.emotion == NEUTRAL for r in joined)
+    assert len(joined) == 2  # all of them twice
+    seen = corpora.faces(data)
+    assert {r.emotion for r in seen if r.corpus == "ckplus48"} == {happy}
+    # Contempt is none of the seven, but the appearance network learns its votes.
+    assert [r.path.name for r in seen if r.corpus == "ferplus"] == ["a.png"]
+    assert [r.path.name for r in corpora.ferplus(data)] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +130,9 @@ def test_corpora_are_read_in_their_layouts(data: Path) -> None:
         ("vader/movieReviewSnippets_GroundTruth.txt", "3\tmuch\tx\n", "GroundTruth.txt:3"),
         ("vader/movieReviewSnippets_GroundTruth.txt", "3\t9\tx\n", "outside"),
         ("meld/train_sent_emo.csv", "4,Hm,A,boredom,neutral\n", "row 5"),
+        ("mosi/label.csv", "3,what,9,train\n", "out of range"),
+        ("mosei/label.csv", "3,what,much,train\n", "label.csv:4"),
+        ("emobank/emobank.csv", "3,nowhere,1,1,1,x\n", "emobank.csv:4"),
     ],
 )
 def test_malformed_rows_are_named(data: Path, path: str, line: str, message: str) -> None:
@@ -107,16 +150,23 @@ def test_an_empty_folder_says_what_it_may_hold(tmp_path: Path) -> None:
 
 def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
     first = prepare(data, tmp_path / "cache")
-    assert first.n_faceless == 2  # grey squares
-    assert [rows.shape for _, rows in first.voices] == [(24, SPEC.audio_dim)] * 3
-    (cache,) = (tmp_path / "cache").iterdir()
-    written = cache.stat().st_mtime_ns
+    assert first.n_faceless == 3  # grey squares
+    clips = {r.path.stem: versions for r, versions in first.voices}
+    assert [rows.shape for rows in clips["16a01Wa"]] == [(24, SPEC.audio_dim)]
+    assert len(clips["03a01Fa"]) > 3  # a training clip, through other channels too
+    for versions in clips.values():
+        assert all(np.isfinite(rows).all() for rows in versions)
+    caches = list((tmp_path / "cache").iterdir())
+    written = [cache.stat().st_mtime_ns for cache in caches]
     again = prepare(data, tmp_path / "cache")
-    assert cache.stat().st_mtime_ns == written
-    np.testing.assert_array_equal(first.voices[1][1], again.voices[1][1])
-    cache.write_bytes(cache.read_bytes()[:100])  # cut short: made anew, not trusted
+    assert [cache.stat().st_mtime_ns for cache in caches] == written
+    for cache in caches:
+        cache.write_bytes(cache.read_bytes()[:100])  # cut short: made anew, not trusted
     repaired = prepare(data, tmp_path / "cache")
-    np.testing.assert_array_equal(first.voices[1][1], repaired.voices[1][1])
+    for (_, a), (_, b), (_, c) in zip(first.voices, again.voices, repaired.voices, strict=True):
+        for one, other, third in zip(a, b, c, strict=True):
+            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(one, third)
 
 
 def test_an_unreadable_recording_is_named(data: Path, tmp_path: Path) -> None:
@@ -132,26 +182,67 @@ def test_training_hears_what_the_device_hears(data: Path) -> None:
     assert np.abs(samples).max() <= 1.0
 
 
-def test_gain_on_rows_is_gain_on_samples() -> None:
-    samples = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
-    louder = audio_rows(samples * 10 ** (7.0 / 20))
-    changed = change_gain(audio_rows(samples), 7.0)
-    np.testing.assert_allclose(changed, louder, atol=1e-3)
+def face(**shapes: float) -> np.ndarray:
+    """A vision row with these blendshapes."""
+    row = np.zeros(SPEC.vision_dim, np.float32)
+    for name, value in shapes.items():
+        row[SPEC.blendshapes.index(name)] = value
+    row[-1] = 1.0
+    return row
 
 
 def test_a_still_becomes_a_moving_face() -> None:
-    rng = np.random.default_rng(0)
-    resting, peak = np.zeros(SPEC.vision_dim, np.float32), np.zeros(SPEC.vision_dim, np.float32)
-    smile = SPEC.blendshapes.index("mouthSmileLeft")
-    peak[smile] = 0.9
-    rows = moving_face(rng, resting, peak, 1.0, 60, drop=True)
-    assert rows.shape == (60, SPEC.vision_dim)
-    shown = rows[rows[:, -1] > 0]
-    assert shown[:, smile].max() > 0.6
-    assert rows[:, : len(SPEC.blendshapes)].min() >= 0.0
-    assert rows[:, : len(SPEC.blendshapes)].max() <= 1.0
-    assert not rows[rows[:, -1] == 0].any()
-    assert len(moving_face(rng, resting, peak, 1.0, 9_999, drop=False)) == 225
+    smile, jaw = (SPEC.blendshapes.index(name) for name in ("mouthSmileLeft", "jawOpen"))
+    opening = np.linspace(0.5, 1.5, SPEC.appearance_dim, dtype=np.float32)
+    spread = np.zeros(SPEC.vision_dim, np.float32)
+    rng, looks = np.random.default_rng(0), slice(58, 58 + SPEC.appearance_dim)
+    moves = talks = 0
+    for _ in range(20):
+        rows = moving_face(
+            rng, face(), face(mouthSmileLeft=0.9), 1.0, 60,
+            spread=spread, opening=opening, drop=True,
+        )  # fmt: skip
+        assert rows.shape == (60, SPEC.vision_dim)
+        shown = rows[rows[:, -1] > 0]
+        assert shown[:, smile].max() > 0.6
+        moves += np.ptp(shown[:, smile]) > 0.5
+        # The mouth that talks moves the appearance in proportion, and nothing else does.
+        np.testing.assert_allclose(shown[:, looks], shown[:, jaw, None] * opening, atol=1e-6)
+        talks += shown[:, jaw].max() > 0.02
+        assert rows[:, :52].min() >= 0.0
+        assert rows[:, :52].max() <= 1.0
+        assert not rows[rows[:, -1] == 0].any()
+    assert 0 < moves < 20  # some are the same from beginning to end
+    assert 0 < talks < 20
+    long = moving_face(rng, face(), face(), 1.0, 9_999, spread=spread, opening=opening, drop=False)
+    assert len(long) == 225
+
+
+def test_without_neutral_photographs_a_face_hardly_moves() -> None:
+    def known(emotion: str, row: np.ndarray) -> tuple[corpora.Recording, np.ndarray]:
+        kind = EMOTIONS.index(emotion)
+        return corpora.Recording(
+            path=Path(emotion), emotion=kind, person="a", split="train", corpus="made"
+        ), row
+
+    smiling = known("happiness", face(mouthSmileLeft=0.9))
+    rng, smile = np.random.default_rng(0), SPEC.blendshapes.index("mouthSmileLeft")
+    posed = Faces([smiling, known("anger", face(browDownLeft=0.9))])
+    calm = posed.draw(rng, "train", NEUTRAL, 30, augment=False)
+    assert calm[:, smile].max() < 0.4
+    assert not len(posed.draw(rng, "train", EMOTIONS.index("fear"), 30, augment=False))
+    wild = Faces([smiling, known("neutral", face(mouthSmileLeft=0.5))])
+    assert wild.draw(rng, "train", NEUTRAL, 30, augment=False)[:, smile].min() > 0.3
+
+
+def test_commands_are_mostly_neutral_and_always_the_same() -> None:
+    told = commands()
+    assert told == commands()
+    by = Counter(EMOTIONS[t.emotion] for t in told)
+    assert set(by) == set(EMOTIONS)
+    assert by["neutral"] > len(told) / 2
+    assert {t.split for t in told} == set(corpora.SPLITS)
+    assert "seven" in {t.text for t in told if t.emotion == NEUTRAL}
 
 
 def made_up() -> tuple[list[corpora.Text], Features]:
@@ -174,7 +265,8 @@ def made_up() -> tuple[list[corpora.Text], Features]:
             recording = corpora.Recording(
                 path=Path(name), emotion=emotion, person=split, split=split, corpus="made"
             )
-            voices.append((recording, rng.normal(-5, 1, (40, SPEC.audio_dim)).astype(np.float32)))
+            rows = rng.normal(-5, 1, (40, SPEC.audio_dim)).astype(np.float32)
+            voices.append((recording, [rows]))
             faces.append((recording, rng.random(SPEC.vision_dim, np.float32)))
         texts.append(
             corpora.Text(
@@ -256,7 +348,9 @@ def test_single_modalities_come_in_batches(tokenizer_json: Path) -> None:
 
 def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
     texts, features = made_up()
-    voices = [(r, np.full((40, SPEC.audio_dim), r.emotion, np.float32)) for r, _ in features.voices]
+    voices = [
+        (r, [np.full((40, SPEC.audio_dim), r.emotion, np.float32)]) for r, _ in features.voices
+    ]
     loud = Composer(
         texts,
         Features(voices, features.faces, 0),
@@ -282,7 +376,7 @@ def test_some_utterances_are_unlabelled_and_never_share_a_part_with_the_others(
 ) -> None:
     texts, features = made_up()
     rng = np.random.default_rng(1)
-    voices = [(r, rng.normal(-5, 1, (30, SPEC.audio_dim)).astype(np.float32))
+    voices = [(r, [rng.normal(-5, 1, (30, SPEC.audio_dim)).astype(np.float32)])
               for r, _ in features.voices for _ in range(5)]  # fmt: skip
     config = DataConfig(rated_share=0.0, unlabelled_share=0.6, labelled_parts=0.4)
     composer = Composer(texts, Features(voices, features.faces, 0), tokenizer_json, config, seed=5)
@@ -355,7 +449,7 @@ def test_what_is_left_of_an_utterance_has_its_own_label() -> None:
 def test_emotions_that_nobody_voices_lack_audio(tokenizer_json: Path) -> None:
     texts, features = made_up()
     fear = EMOTIONS.index("fear")
-    voices = [(r, rows) for r, rows in features.voices if r.emotion != fear]
+    voices = [(r, versions) for r, versions in features.voices if r.emotion != fear]
     config = DataConfig(utterances_per_epoch=40, audio_share=0.5, n_test=21)
     quiet = Composer(texts, Features(voices, features.faces, 0), tokenizer_json, config, 5, 4)
     assert quiet.about()["without_voice"] == ["fear"]
@@ -381,8 +475,8 @@ def test_prototypes_are_faces_of_every_expression() -> None:
 
 
 def test_unknown_corpora_are_named(data: Path, tokenizer_json: Path, tmp_path: Path) -> None:
-    settings = Config(data=DataConfig(corpora="goemotions mosei"))
-    with pytest.raises(UsageError, match="no corpus mosei"):
+    settings = Config(data=DataConfig(corpora="goemotions iemocap"))
+    with pytest.raises(UsageError, match="no corpus iemocap"):
         compose(data, settings, tokenizer_json, tmp_path)
 
 

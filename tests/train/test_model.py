@@ -14,6 +14,7 @@ from train.data.corpora import NEUTRAL
 from train.loop import SUBSETS, keep
 from train.losses import (
     TrainingDMD,
+    arousal_loss,
     doubtful,
     margin_labels,
     margin_loss,
@@ -63,6 +64,7 @@ def batch(
         "vision": torch.rand(n, tv, SPEC.vision_dim, generator=generator),
         "emotion": torch.arange(n) % N_EMOTIONS,
         "sentiment": torch.linspace(-3, 3, n),
+        "arousal": torch.linspace(-1, 1, n),
     }
     out["vision"][..., -1] = 1.0
     for m, t in zip(MODALITIES, lengths, strict=True):
@@ -74,6 +76,7 @@ def test_every_loss_term_is_logged_finite_and_reaches_all_parameters(model: Trai
     losses = model(batch())
     expected = {"task_fused", "task_common", "reconstruction", "cycle", "orthogonality", "margin",
                 "distil_homo", "distil_hetero", "edges_homo", "edges_hetero"}  # fmt: skip
+    expected.add("arousal")
     expected |= {f"task_{space}_{m}" for space in ("homo", "hetero") for m in MODALITIES}
     assert set(losses.terms) == expected
     assert all(torch.isfinite(term) for term in losses.terms.values())
@@ -126,9 +129,10 @@ def test_padding_never_changes_a_prediction(model: TrainingDMD) -> None:
 def test_any_subset_gives_a_valid_prediction(model: TrainingDMD, subset: tuple[str, ...]) -> None:
     model.eval()
     with torch.no_grad():
-        sentiment, emotion, own, weight = model.dmd.predict(keep(batch(), subset))
+        sentiment, emotion, arousal, own, weight = model.dmd.predict(keep(batch(), subset))
     assert sentiment.abs().max() <= 3.0
-    torch.testing.assert_close(emotion.sum(1), torch.ones(6))
+    assert torch.isfinite(emotion).all()
+    assert arousal.abs().max() <= 1.0
     torch.testing.assert_close(weight.sum(1), torch.ones(6))
     for k, m in enumerate(MODALITIES):
         assert bool(weight[:, k].any()) == (m in subset)
@@ -149,16 +153,23 @@ def test_each_modality_learns_what_it_shows_itself(model: TrainingDMD) -> None:
     assert not {"task_fused", "task_homo_text", "task_hetero_vision", "reconstruction"} & changed
 
 
-def test_every_subset_has_a_temperature_of_its_own(model: TrainingDMD) -> None:
-    model.eval()
-    whole = batch()
-    subset = ("text", "vision")
-    before = model.dmd.predict(whole)[1], model.dmd.predict(keep(whole, subset))[1]
-    model.dmd.temperature[1 + 4] = 4.0
-    after = model.dmd.predict(whole)[1], model.dmd.predict(keep(whole, subset))[1]
-    torch.testing.assert_close(after[0], before[0])
-    softer = (before[1].log() / 4.0).softmax(dim=-1)
-    torch.testing.assert_close(after[1], softer)
+def test_what_is_common_in_training_is_not_likelier_for_the_model(model: TrainingDMD) -> None:
+    """Logit adjustment: with everything else equal, the loss is that of the adjusted logits."""
+    outputs = torch.zeros(6, 1 + N_EMOTIONS)
+    labels = batch()["emotion"]
+    prior = torch.linspace(-1.0, 1.0, N_EMOTIONS).log_softmax(0)
+    usual = {"emotion": labels, "sentiment": torch.full((6,), float("nan"))}
+    here = torch.ones(6, dtype=torch.bool)
+    plain = LossConfig(label_smoothing=0.0)
+    loss = task_loss(outputs, {**usual, "log_prior": prior.expand(6, -1)}, here, plain)
+    torch.testing.assert_close(loss, -prior[labels].mean())
+
+
+def test_arousal_is_learned_where_it_is_known() -> None:
+    raw = torch.tensor([0.0, 5.0, -5.0])
+    told = torch.tensor([0.5, float("nan"), -1.0])
+    torch.testing.assert_close(arousal_loss(raw, told), torch.tensor(0.25), atol=1e-3, rtol=0.0)
+    assert arousal_loss(raw, torch.full((3,), float("nan"))) == 0.0
 
 
 def test_nothing_at_all_is_still_finite(model: TrainingDMD) -> None:
@@ -166,25 +177,15 @@ def test_nothing_at_all_is_still_finite(model: TrainingDMD) -> None:
     with torch.no_grad():
         outputs = model.dmd.predict(keep(batch(), ()))
     assert all(torch.isfinite(o).all() for o in outputs)
-    assert not outputs[3].any()
+    assert not outputs[4].any()
 
 
 def test_a_modality_s_own_prediction_depends_on_it_alone(model: TrainingDMD) -> None:
     model.eval()
     with torch.no_grad():
-        both = model.dmd.predict(keep(batch(), ("text", "audio")))[2]
-        alone = model.dmd.predict(keep(batch(), ("text",)))[2]
+        both = model.dmd.predict(keep(batch(), ("text", "audio")))[3]
+        alone = model.dmd.predict(keep(batch(), ("text",)))[3]
     torch.testing.assert_close(both[:, 0], alone[:, 0])
-
-
-def test_microphone_and_distance_do_not_matter(model: TrainingDMD) -> None:
-    model.eval()
-    here, there = batch(), batch()
-    colour = torch.linspace(-2.0, 4.0, SPEC.audio_dim) * model.dmd.normalise["audio"].level
-    there["audio"] = here["audio"] + colour
-    with torch.no_grad():
-        for a, b in zip(model.dmd.predict(here), model.dmd.predict(there), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_what_contradicts_itself_is_doubted() -> None:

@@ -18,6 +18,7 @@ from tests.train import tiny
 from train import analysis, report
 from train.metrics import (
     expected_calibration_error,
+    fit_temperature,
     ks_calibration_error,
     reliability,
     risk_threshold,
@@ -191,6 +192,20 @@ def test_predictions_above_the_threshold_are_right_as_often_as_asked() -> None:
     assert wrong.mean() > 0.25
     assert risk_threshold(p, labels, 1.0) == 0.0
     assert risk_threshold(p[wrong], labels[wrong], 0.2) == 1.0
+    # What counts nothing is not seen; what counts double is as if it were there twice.
+    assert risk_threshold(p, labels, 0.2, (~wrong).astype(float)) == 0.0
+    twice = risk_threshold(np.repeat(p, 2, axis=0), np.repeat(labels, 2), 0.2)
+    assert risk_threshold(p, labels, 0.2, np.full(len(p), 2.0)) == pytest.approx(twice)
+
+
+def test_a_temperature_is_found_whatever_is_common() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0.0, 2.0, (6_000, 7))
+    common = np.array([0.05, 0.05, 0.05, 0.1, 0.6, 0.1, 0.05])
+    scores = np.exp(logits / 2.5) * common
+    scores /= scores.sum(axis=1, keepdims=True)
+    labels = (rng.random((6_000, 1)) > scores.cumsum(axis=1)).sum(axis=1)
+    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.1)
 
 
 def test_an_unknown_utterance_lists_those_there_are(run: Path) -> None:

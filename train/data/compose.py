@@ -157,6 +157,8 @@ class Composer:
         whole = self._compose(
             rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
         )
+        if rng.random() < config.strange_share:
+            whole = self._strange(rng, whole)
         if labelled is False:
             unknown = float("nan")
             return replace(whole, emotion=UNKNOWN, sentiment=unknown, arousal=unknown, shown=None)
@@ -274,6 +276,33 @@ class Composer:
             vision=self._face(
                 rng, split, shown["vision"], max(n_rows, 4), augment=augment, labelled=labelled
             ),
+            emotion=emotion,
+            sentiment=float(self.sentiment_of[emotion]),
+            arousal=_AROUSAL[EMOTIONS[emotion]],
+            shown=(shown["text"], shown["audio"], shown["vision"]),
+        )
+
+    def _strange(self, rng: Rng, whole: Utterance) -> Utterance:
+        """The utterance with a modality that is like nothing in training; the others label it."""
+        odd = str(rng.choice(MODALITIES, p=self._oddness))
+        assert whole.shown is not None
+        shown = {**dict(zip(MODALITIES, whole.shown, strict=True)), odd: UNKNOWN}
+        told = {e for e in shown.values() if e not in (UNKNOWN, NEUTRAL)}
+        emotion = whole.emotion if len(told) > 1 else next(iter(told), NEUTRAL)
+        changed: dict[str, Any] = {}
+        if odd == "text":
+            words = [
+                str(rng.choice(_pick(rng, self._sentences).words.split() or ["hm"]))
+                for _ in range(int(rng.integers(2, 14)))
+            ]
+            changed = {"words": " ".join(words), "text": self._tokenizer.ids(" ".join(words))}
+            if len(changed["text"]) > SPEC.max_pieces:
+                return whole
+        elif len(rows := getattr(whole, odd)):
+            changed = {odd: strange_rows(rng, rows, SPEC.n_mels if odd == "audio" else -1)}
+        return replace(
+            whole,
+            **changed,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
             arousal=_AROUSAL[EMOTIONS[emotion]],
@@ -422,6 +451,24 @@ def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
 def _lacking(found: Voices | Faces) -> list[int]:
     """The emotions that nobody shows in training."""
     return sorted({*range(len(EMOTIONS))} - {*found.known("train")})
+
+
+def strange_rows(rng: Rng, rows: Float, kept: int) -> Float:
+    """Rows (T, dim) of something that no training corpus resembles: columns scaled, shifted and
+    mixed at random, pieces of time exchanged. Column `kept` stays 0 where it is, and with -1 the
+    last one, which says whether there is a face, is left alone."""
+    n, dim = rows.shape
+    scale = np.exp(rng.normal(0.0, 0.4, dim))
+    smooth = np.convolve(rng.normal(0.0, 1.0, dim + 8), np.ones(9) / 3.0, "valid")
+    out = rows * scale + rng.uniform(0.5, 1.5) * smooth * np.maximum(rows.std(axis=0), 0.1)
+    pieces = np.array_split(np.arange(n), max(1, n // int(rng.integers(4, 16))))
+    out = out[np.concatenate([pieces[k] for k in rng.permutation(len(pieces))])]
+    if kept == -1:
+        out[:, -1] = rows[:, -1]
+        out *= rows[:, -1:] > 0
+    else:
+        out[:, kept] *= rows[:, kept] != 0
+    return out.astype(np.float32)
 
 
 def _portioned(sentences: Sequence[_Sentence], config: DataConfig, seed: int) -> list[_Sentence]:

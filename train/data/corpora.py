@@ -187,8 +187,10 @@ def faces(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[Recording]
 
 
 def people(data: Path, only: Collection[str] = tuple(CORPORA)) -> list[tuple[str, str, str]]:
-    """(corpus, person, split) of everybody who is heard or seen, sorted."""
-    found = {(r.corpus, r.person, r.split) for r in (*voices(data, only), *faces(data, only))}
+    """(corpus, person, split) of everybody who is known to be heard or seen, sorted; nobody knows
+    who is in FER+."""
+    known = [r for r in (*voices(data, only), *faces(data, only)) if not r.votes]
+    found = {(r.corpus, r.person, r.split) for r in known}
     return sorted(found)
 
 

@@ -1,0 +1,65 @@
+"""From balanced logits to probabilities."""
+
+import numpy as np
+import pytest
+
+from runtime.calibration import BALANCED, CONVERSATION, SUBSETS, Calibration, subset_name
+from runtime.errors import BundleError, UsageError
+
+SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+ALL, TEXT = [[True, True, True]], [[True, False, False]]
+
+
+def test_nothing_known_gives_the_prior() -> None:
+    calibration = Calibration(emotions=SEVEN)
+    flat = np.zeros((1, 7))
+    np.testing.assert_allclose(calibration.probabilities(flat, ALL, BALANCED), 1 / 7)
+    (common,) = calibration.probabilities(flat, ALL)
+    assert common.sum() == pytest.approx(1.0)
+    assert SEVEN[int(common.argmax())] == "neutral"
+    assert 0.4 < common.max() < 0.5  # half of what people say in MELD
+
+
+def test_every_subset_has_a_temperature_of_its_own() -> None:
+    calibration = Calibration(emotions=SEVEN, temperature={"text": 4.0})
+    logits = np.random.default_rng(0).normal(0, 3, (1, 7))
+    whole = calibration.probabilities(logits, ALL, BALANCED)
+    softer = calibration.probabilities(logits, TEXT, BALANCED)
+    np.testing.assert_allclose(softer, whole**0.25 / (whole**0.25).sum())
+
+
+def test_subsets_are_named_in_the_contract_s_order() -> None:
+    assert len(SUBSETS) == 7
+    assert subset_name([True, False, True]) == "text+vision"
+    assert {subset_name([bool(k & 1), bool(k & 2), bool(k & 4)]) for k in range(1, 8)} == {*SUBSETS}
+    assert subset_name([False] * 3) == ""
+
+
+def test_other_emotions_have_no_conversation() -> None:
+    strange = Calibration(emotions=("bored", "neutral"))
+    np.testing.assert_allclose(strange.prior(CONVERSATION), 0.5)
+    with pytest.raises(UsageError, match="no prior 'mine'; there are: conversation, balanced"):
+        strange.prior("mine")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"temperature": {"text": 0.0}},
+        {"temperature": {"text": "hot"}},
+        {"temperature": {"smell": 1.0}},
+        {"temperature": 1.0},
+        {"uncertain_below": {"text": -0.1}},
+        {"uncertain_below": {"text": float("nan")}},
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(found: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="calibration: "):
+        Calibration.from_dict(SEVEN, found)
+
+
+def test_what_is_written_is_read() -> None:
+    calibration = Calibration(
+        emotions=SEVEN, temperature={"text": 1.5}, uncertain_below={"audio": 0.6}
+    )
+    assert Calibration.from_dict(SEVEN, calibration.to_dict()) == calibration
