@@ -37,6 +37,7 @@ class ModelConfig:
 
     language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
     language_layers: int = 3  # first layers kept; 0 keeps all
+    vocabulary: int = 0  # word pieces kept, about: the commonest in the training texts; 0: all
     freeze_word_embeddings: bool = True
     train_language_layers: int = -1  # upper layers that learn, the rest is frozen; -1: all
     text_dim: int = 0  # width of ready text vectors; 0: the language encoder reads word pieces

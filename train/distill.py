@@ -28,7 +28,7 @@ from runtime.features.text import normalise
 from .config import Config, DistillConfig
 from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_pretrained, locate
-from .models.vocabulary import prune
+from .models.vocabulary import prune, shrink
 from .provenance import commit, write_json
 
 __all__ = ["Reader", "distil", "new_student", "relation_loss"]
@@ -196,10 +196,8 @@ def new_student(
         raise ModelError(f"{name}: no tokenizer.json beside the student's weights")
     tokenizer = path.read_text(encoding="utf-8")
     if config.vocabulary:
-        tokenizer, kept = prune(path, sentences, config.vocabulary)
-        table = language.encoder.get_input_embeddings().weight.detach()[kept]
-        language.encoder.resize_token_embeddings(len(kept), mean_resizing=False)
-        language.encoder.get_input_embeddings().weight.data.copy_(table)
+        tokenizer, pieces = prune(path, sentences, config.vocabulary)
+        shrink(language.encoder, pieces)
     if config.student_width and config.student_width != language.dim:
         language = _narrower(language, config.student_width)
     return language, tokenizer

@@ -6,6 +6,7 @@ goes on after the last finished epoch and ends with the same result. Under `torc
 share every batch.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -25,11 +26,13 @@ from runtime.calibration import CONVERSATION, Calibration
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import MODALITIES
+from runtime.files import write_file
 
 from . import analysis, checkpoint, config, parallel
 from .board import Board
 from .config import Config, ModelConfig
 from .data import corpora
+from .data.commands import COMMANDS, commands
 from .data.compose import Composer
 from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
@@ -49,6 +52,7 @@ from .losses import TrainingDMD
 from .metrics import fit_temperature, risk_threshold
 from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_frozen, load_pretrained, locate
+from .models.vocabulary import kept, prune, shrink
 from .provenance import write_json
 from .state import RunState, finished
 from .teacher import Taught, Teacher
@@ -164,6 +168,8 @@ def train(settings: Config, options: Options) -> None:
     if settings.optim.n_threads > 0:
         torch.set_num_threads(settings.optim.n_threads)
     tokenizer = _tokenizer(settings)
+    if settings.model.vocabulary and options.data_format == "corpora":
+        tokenizer = _pruned(settings, Path(options.data), Path(options.cache))
     if options.data_format == "corpora" and parallel.is_first():
         for line in corpora.missing(Path(options.data), settings.data.corpora.split()):
             print(f"train.run: warning: {line}", file=sys.stderr)
@@ -183,7 +189,7 @@ def train(settings: Config, options: Options) -> None:
     valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
-    dmd = _new_model(settings, corpus, len(emotions))
+    dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     model = TrainingDMD(dmd, settings).to(target)
     with Board(
         out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
@@ -225,10 +231,16 @@ def train(settings: Config, options: Options) -> None:
     state.close()
 
 
-def _new_model(settings: Config, corpus: Corpus, n_emotions: int) -> DMD:
+def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> DMD:
     """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
-    dmd = DMD(settings.model, _language(settings.model), n_emotions)
+    language = _language(settings.model)
+    whole = _tokenizer(settings)
+    if language is not None and tokenizer is not None and whole is not None:
+        pieces = kept(whole, tokenizer)
+        if len(pieces) < language.encoder.get_input_embeddings().num_embeddings:
+            shrink(language.encoder, pieces)
+    dmd = DMD(settings.model, language, n_emotions)
     n = min(_N_STATISTICS, corpus.n_training)
     dmd.fit_normalisation(collate([corpus.training(0, k) for k in range(n)]))
     return dmd
@@ -417,6 +429,23 @@ def _tokenizer(settings: Config) -> Path | None:
     name = locate(settings.model.language)
     tokenizer = Path(name) / "tokenizer.json"
     return tokenizer if tokenizer.exists() else _download_tokenizer(name)
+
+
+def _pruned(settings: Config, data: Path, cache: Path) -> Path:
+    """A tokenizer with the pieces that the training sentences need most, in the cache."""
+    whole = _tokenizer(settings)
+    if whole is None:
+        raise UsageError("model.vocabulary needs a language branch (text_dim = 0)")
+    names = settings.data.corpora.split()
+    texts = corpora.texts(data, names) + (commands() if COMMANDS in names else [])
+    content, _ = prune(
+        whole, (t.text for t in texts if t.split == "train"), settings.model.vocabulary
+    )
+    name = hashlib.sha256(content.encode()).hexdigest()[:16]
+    path = cache / f"tokenizer-{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, content.encode())
+    return path
 
 
 def _download_tokenizer(name: str) -> Path:

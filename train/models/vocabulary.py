@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 from runtime.errors import ModelError
 from runtime.features.text import normalise
 
-__all__ = ["prune"]
+__all__ = ["kept", "prune", "shrink"]
 
 
 def prune(
@@ -45,3 +46,22 @@ def prune(
     for token in described["post_processor"].get("special_tokens", {}).values():
         token["ids"] = [new[i] for i in token["ids"]]
     return json.dumps(described, ensure_ascii=False), torch.tensor(old)
+
+
+def kept(whole_json: Path, pruned_json: Path) -> torch.Tensor:
+    """The old ids of a pruned tokenizer's pieces, in their new order."""
+    whole, pruned = (
+        json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        for path in (whole_json, pruned_json)
+    )
+    return torch.tensor([whole[piece] for piece in sorted(pruned, key=pruned.__getitem__)])
+
+
+def shrink(encoder: Any, pieces: torch.Tensor) -> None:
+    """Leave only the embeddings of these (old) pieces in a transformers encoder."""
+    table = encoder.get_input_embeddings().weight
+    rows, learns = table.detach()[pieces].clone(), table.requires_grad
+    encoder.resize_token_embeddings(len(pieces), mean_resizing=False)
+    new = encoder.get_input_embeddings().weight
+    new.data.copy_(rows)
+    new.requires_grad_(learns)
