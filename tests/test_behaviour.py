@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Bundle
+from runtime.calibration import subset_name
 from runtime.engines.ort import OrtEngine
 from runtime.features.audio import audio_rows
+from runtime.features.normal import SpeechStatistics
 from runtime.features.pack import Rows, pack
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
@@ -35,7 +37,7 @@ class Judge:
 
     def __init__(self) -> None:
         bundle = Bundle.load()
-        self.emotions, self.uncertain_below = bundle.emotions, bundle.uncertain_below
+        self.emotions, self._calibration = bundle.emotions, bundle.calibration
         self._engine = OrtEngine(bundle.model)
         self._text = TextFeatures(bundle.tokenizer_json)
 
@@ -44,9 +46,17 @@ class Judge:
     ) -> tuple[dict[str, float], float]:
         """Probabilities by emotion, and sentiment."""
         ids = self._text.ids(text) if text else np.zeros(0, np.int64)
-        out = self._engine.infer(pack(Rows(text=ids, audio=audio, vision=vision)))
-        found = dict(zip(self.emotions, out["emotion"][0].tolist(), strict=True))
+        heard = SpeechStatistics().normalise(audio)
+        out = self._engine.infer(pack(Rows(text=ids, audio=heard, vision=vision)))
+        self.present = [len(ids) > 0, len(heard) > 0, len(vision) > 0]
+        (values,) = self._calibration.probabilities(out["emotion"], np.array([self.present]))
+        found = dict(zip(self.emotions, values.tolist(), strict=True))
         return found, float(out["sentiment"][0])
+
+    @property
+    def uncertain_below(self) -> float:
+        """What the last answer needed not to be uncertain."""
+        return self._calibration.uncertain_below[subset_name(self.present)]
 
 
 @pytest.fixture(scope="module")

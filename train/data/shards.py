@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 
@@ -28,7 +29,7 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One utterance as it is stored: `audio` (Ta, 43), `vision` (Tv, 59) float32, its labels
+    """One utterance as it is stored: `audio` (Ta, 43) raw, `vision` (Tv, Dv) float32, its labels
     (`emotion` -1, `sentiment` NaN: unknown), and where its text is from (manifest or stt)."""
 
     id: str
@@ -177,7 +178,8 @@ class Shards:
         return Utterance(
             text=ids,
             words=item.text,
-            audio=item.audio,
+            # Each as a session's first utterance: nobody knows who spoke before.
+            audio=SpeechStatistics().normalise(item.audio),
             vision=item.vision,
             emotion=item.emotion,
             sentiment=item.sentiment,
