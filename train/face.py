@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -287,16 +288,18 @@ def _onnx(net: AppearanceNet) -> bytes:
     from onnx import numpy_helper
 
     size, buffer = SPEC.appearance_size, io.BytesIO()
-    torch.onnx.export(
-        _Embedding(net).eval(),
-        (torch.zeros(1, 1, size, size),),
-        buffer,  # type: ignore[arg-type]  # a stub's oversight: a buffer will do
-        input_names=["face"],
-        output_names=["embedding"],
-        dynamic_axes={"face": {0: "B"}, "embedding": {0: "B"}},
-        opset_version=18,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a newer exporter
+        torch.onnx.export(
+            _Embedding(net).eval(),
+            (torch.zeros(1, 1, size, size),),
+            buffer,  # type: ignore[arg-type]  # a stub's oversight: a buffer will do
+            input_names=["face"],
+            output_names=["embedding"],
+            dynamic_axes={"face": {0: "B"}, "embedding": {0: "B"}},
+            opset_version=18,
+            dynamo=False,
+        )
     model = onnx.load_from_string(buffer.getvalue())
     # Half the size: weights are rounded to 16 bits and widened again when the model is loaded.
     casts = []

@@ -119,7 +119,7 @@ class FeatureSpec:
     face_model_sha256: str = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
     appearance_size: int = 48  # side of the aligned grey face, pixels
     appearance_dim: int = 32
-    appearance_sha256: str = ""
+    appearance_sha256: str = "2e3f982fb1ffec158f75ccd46e0854f28979d8f8c1417d61dabe74ac16cc8892"
 
     @property
     def audio_dim(self) -> int:

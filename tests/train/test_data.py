@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -408,6 +409,40 @@ def test_the_modality_that_contradicts_is_the_one_that_the_configuration_names(
         assert utterance.shown is not None
         text, audio, vision = utterance.shown
         assert text == vision == utterance.emotion != audio
+
+
+def test_a_strange_modality_shows_nothing_and_the_others_label_it(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    config = DataConfig(
+        rated_share=0.0, strange_share=1.0, conflict_text=0.0, conflict_audio=1.0,
+        conflict_vision=0.0,
+    )  # fmt: skip
+    composer = Composer(texts, features, tokenizer_json, config, seed=5)
+    for k in range(30):
+        utterance = composer.training(0, k)
+        assert utterance.shown == (utterance.emotion, -1, utterance.emotion)
+        assert np.isfinite(utterance.audio).all()
+    batch = hide(collate([composer.training(0, k) for k in range(200)]), 1.0,
+                 np.random.default_rng(0))  # fmt: skip
+    present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+    alone = present[:, 1] & ~present[:, 0] & ~present[:, 2]
+    assert alone.any()
+    assert (batch["emotion"][alone] == -1).all()  # by itself it has no label
+    assert (batch["emotion"][~alone] >= 0).all()
+
+
+def test_sentences_alone_are_as_many_as_the_configuration_says(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    texts = [*texts, replace(texts[0], text="from elsewhere", corpus="other")]
+    config = DataConfig(text_share=1.0, text_limits="made:10", text_repeats="other:3")
+    composer = Composer(texts, features, tokenizer_json, config, seed=5)
+    words = Counter(u.words for u in composer.sentences())
+    assert words["from elsewhere"] == 3
+    assert sum(words.values()) == 13
+    assert composer.training(0, 0).log_prior is not None
+    wrong = DataConfig(text_limits="made=10")
+    with pytest.raises(DataError, match="corpus:number"):
+        Composer(texts, features, tokenizer_json, wrong, seed=5)
 
 
 def test_neutral_voices_are_as_common_as_the_configuration_says(tokenizer_json: Path) -> None:
