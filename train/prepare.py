@@ -210,17 +210,16 @@ def _versions(clip: Recording) -> list[Float]:
     """Raw rows (T, 43) of a clip as it was recorded and, of a training one, through channels."""
     rng = np.random.default_rng(zlib.crc32(str((clip.path.name, len(clip.parts))).encode()))
     samples = spoken(_joined(rng, clip))
+    if len(samples) < SPEC.window:
+        raise DataError(f"{clip.path}: shorter than one window of {SPEC.window} samples; remove it")
     versions = [samples]
     if clip.split == "train":
         person = zlib.crc32(f"{clip.corpus}/{clip.person}".encode())
         versions += [
             Channel((person, k)).through(spoken_again(rng, samples)) for k in range(_N_CHANNELS)
         ]
-    found = [audio_rows(version[: round(SPEC.max_utterance_s * SPEC.sample_rate_hz)])
-             for version in versions]  # fmt: skip
-    if not all(len(rows) for rows in found):
-        raise DataError(f"{clip.path}: shorter than one window of {SPEC.window} samples; remove it")
-    return found
+    most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
+    return [audio_rows(version[:most]) for version in versions]
 
 
 def _joined(rng: np.random.Generator, clip: Recording) -> Float:
@@ -230,7 +229,8 @@ def _joined(rng: np.random.Generator, clip: Recording) -> Float:
         pause_s = max(0.0, rng.uniform(-0.15, _PAUSE_S)) if pieces else 0.0
         # Not silence: what the microphone hears of a room when nobody speaks.
         samples = decode_audio(part)
-        quiet = rng.normal(0.0, 1e-6 + float(np.abs(samples[:160]).mean()), round(pause_s * 16_000))
+        level = 1e-6 + (float(np.abs(samples[:160]).mean()) if len(samples) else 0.0)
+        quiet = rng.normal(0.0, level, round(pause_s * SPEC.sample_rate_hz))
         pieces += [quiet.astype(np.float32), samples]
     return np.concatenate(pieces)
 
