@@ -200,12 +200,11 @@ def test_predictions_above_the_threshold_are_right_as_often_as_asked() -> None:
 
 def test_a_temperature_is_found_whatever_is_common() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0.0, 2.0, (6_000, 7))
-    common = np.array([0.05, 0.05, 0.05, 0.1, 0.6, 0.1, 0.05])
-    scores = np.exp(logits / 2.5) * common
-    scores /= scores.sum(axis=1, keepdims=True)
-    labels = (rng.random((6_000, 1)) > scores.cumsum(axis=1)).sum(axis=1)
-    assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.1)
+    labels = rng.choice(7, 6_000, p=[0.05, 0.05, 0.05, 0.1, 0.6, 0.1, 0.05])
+    seen = 2.0 * np.eye(7)[labels] + rng.normal(0.0, 1.0, (6_000, 7))
+    logits = 2.0 * seen  # of Gaussians 2 apart, were all labels equally common
+    assert fit_temperature(2.5 * logits, labels) == pytest.approx(2.5, rel=0.1)
+    assert fit_temperature(logits, labels, np.ones(6_000)) == pytest.approx(1.0, rel=0.1)
 
 
 def test_an_unknown_utterance_lists_those_there_are(run: Path) -> None:

@@ -1,0 +1,92 @@
+"""Calibration among strangers, and the sentiments that a teacher keeps, on small data."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export import graph
+from runtime.bundle import Bundle
+from runtime.calibration import SUBSETS
+from runtime.errors import UsageError
+from train import calibrate, checkpoint, teacher
+from train.calibrate import Options
+from train.losses import teacher_loss
+from train.teacher import Taught
+
+
+@pytest.fixture(scope="module")
+def fold(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model, said to have been trained on other corpora."""
+    out = tmp_path_factory.mktemp("fold")
+    for file in trained.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    info = json.loads((out / "checkpoint.json").read_text())
+    info["config"]["data"]["corpora"] = "meld emodb"
+    (out / "checkpoint.json").write_text(json.dumps(info))
+    return out
+
+
+def test_strangers_say_how_sure_it_may_be(
+    fold: Path, data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "calibration.json"
+    options = Options(
+        checkpoint=str(fold), corpora="goemotions ravdess", faces="ckplus48", data=str(data),
+        out=str(out), n=14, cache=str(data / "cache"),
+    )  # fmt: skip
+    calibrate.run(options)
+    found = json.loads(out.read_text())
+    assert list(found["temperature"]) == list(found["uncertain_below"]) == list(SUBSETS)
+    assert found["fitted_on"] == ["goemotions", "ravdess"]
+    assert capsys.readouterr().out.count("temperature") == 7
+    source = checkpoint.load(trained)
+    fitted = calibrate.read(out, source.info["emotions"])
+    graph.write_bundle(source, tmp_path / "bundle", fitted)
+    assert Bundle.load(tmp_path / "bundle", "fp32").calibration.to_dict() == fitted.to_dict()
+    with pytest.raises(UsageError, match="was trained with emodb"):
+        calibrate.run(replace(options, corpora="goemotions emodb"))
+
+
+def test_a_calibration_that_is_none_is_one_line(tmp_path: Path) -> None:
+    for content in ("", "[]", "words"):
+        (tmp_path / "c.json").write_text(content)
+        with pytest.raises(UsageError, match=r"c\.json: not a calibration"):
+            calibrate.read(tmp_path / "c.json", ("neutral",))
+    with pytest.raises(UsageError, match="No such file"):
+        calibrate.read(tmp_path / "none.json", ("neutral",))
+
+
+def test_a_teacher_s_sentiments_are_kept_by_sentence(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "taught.safetensors"
+    argv = ["teacher", "--checkpoint", str(trained), "--data", str(data), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*argv, "--corpora", "goemotions", "--threads", "1"])
+    assert teacher.main() == 0
+    assert "28 sentences" in capsys.readouterr().out
+    taught = Taught(out)
+    known = teacher.Teacher(trained, torch.device("cpu")).read(["train sentence 1 of fear"])[0]
+    asked = [replace(known, id=known.words), replace(known, id="something else")]
+    heard = replace(asked[0], audio=np.zeros((5, asked[0].audio.shape[1]), np.float32))
+    said = taught([*asked, heard])[:, 0]
+    assert not said[0].isnan()
+    assert said[1:].isnan().all()  # never read; and no words alone
+    monkeypatch.setattr(sys, "argv", [*argv, "--corpora", "mosi"])
+    assert teacher.main() == 2
+    assert "mosi" in capsys.readouterr().err
+    out.write_bytes(b"no tensors")
+    with pytest.raises(UsageError, match=r"not what train\.teacher wrote"):
+        Taught(out)
+
+
+def test_what_was_not_read_teaches_nothing() -> None:
+    outputs = torch.zeros(3, 8)
+    taught = torch.tensor([[1.0], [float("nan")], [-2.0]])
+    torch.testing.assert_close(teacher_loss(outputs, taught, 2.0), torch.tensor(1.5))
+    assert teacher_loss(outputs, taught[1:2].expand(3, 1), 2.0) == 0.0
