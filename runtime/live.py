@@ -280,7 +280,8 @@ class EmotionStream:
         return None if self._recognizer is None else self._recognizer.seen
 
     def reset_baseline(self) -> None:
-        """Forget the speaker's baseline before the next event; from any thread or callback."""
+        """Forget the speaker's baseline, and the speech that voices are heard against, before the
+        next event; from any thread or callback."""
         self._reset_baseline = True
 
     def close(self) -> None:
