@@ -31,8 +31,8 @@ class Baseline:
     from the habit stands out. An emotion that they do not favour is left as it is, and so is
     everything before the first final. `emotions` must have "neutral" among them, else UsageError.
 
-    It comes last: voices were heard against the session's speech before (`SpeechStatistics`), so what
-    is left to it is how a face rests, how somebody words things, and how the model reads them.
+    It comes last: voices were heard against the session's speech before (`SpeechStatistics`), so
+    what is left to it is how a face rests, how somebody words things, and how the model reads them.
 
     One speaker is assumed: reset it when another takes over.
     """
