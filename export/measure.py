@@ -76,16 +76,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Line:
-    """Utterances of one corpus and what is measured on them.
-
-    `score` takes their predictions and those of `valid`, on which it may choose a threshold.
-    """
+    """Utterances of one corpus, and what is measured on their predictions."""
 
     name: str
     metric: str
     utterances: Sequence[Utterance]
-    score: Callable[[Predictions, Predictions | None], float]
-    valid: Sequence[Utterance] = ()
+    score: Callable[[Predictions], float]
 
 
 @dataclass(frozen=True)
@@ -171,13 +167,6 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
         Line("GoEmotions, Ekman level", "macro-F1", said("goemotions", "test"), _macro_f1),
         Line("MELD, no context", "weighted F1", said("meld", "test"), _weighted_f1),
         Line(
-            "MELD sentiment, 3 classes",
-            "weighted F1",
-            said("meld", "test"),
-            _three_way,
-            said("meld", "valid"),
-        ),
-        Line(
             "movie reviews (VADER ratings)",
             "correlation",
             said("vader/movieReviewSnippets", "test"),
@@ -221,10 +210,8 @@ def measure(
         for name, infer in models.items():
             shown = f"{line.name}: {name}"
             own = retell.get(name, _as_it_is)
-            test, valid = ([own(u) for u in part] for part in (line.utterances, line.valid))
-            found = infer(tqdm(_singly(test), shown, len(test), leave=False))
-            chosen_on = infer(_singly(valid)) if valid else None
-            values[name] = line.score(found, chosen_on)
+            test = [own(u) for u in line.utterances]
+            values[name] = line.score(infer(tqdm(_singly(test), shown, len(test), leave=False)))
         out.append(Measured(line.name, line.metric, len(line.utterances), values))
     return out
 
@@ -335,50 +322,35 @@ def _top(found: Predictions) -> NDArray[Any]:
     return np.asarray(found["emotion"].argmax(axis=1))
 
 
-def _macro_f1(found: Predictions, _: Predictions | None) -> float:
+def _macro_f1(found: Predictions) -> float:
     return float(sk.f1_score(found["emotion_label"], _top(found), average="macro"))
 
 
-def _weighted_f1(found: Predictions, _: Predictions | None) -> float:
+def _weighted_f1(found: Predictions) -> float:
     return float(sk.f1_score(found["emotion_label"], _top(found), average="weighted"))
 
 
-def _accuracy(found: Predictions, _: Predictions | None) -> float:
+def _accuracy(found: Predictions) -> float:
     return float(sk.accuracy_score(found["emotion_label"], _top(found)))
 
 
-def _uar(found: Predictions, _: Predictions | None) -> float:
+def _uar(found: Predictions) -> float:
     labels = found["emotion_label"]  # recall over the classes that occur
     return float(sk.recall_score(labels, _top(found), labels=np.unique(labels), average="macro"))
 
 
-def _correlation(found: Predictions, _: Predictions | None) -> float:
+def _correlation(found: Predictions) -> float:
     return float(np.corrcoef(found["sentiment"], found["sentiment_label"])[0, 1])
 
 
-def _acc2_nonzero(found: Predictions, _: Predictions | None) -> float:
+def _acc2_nonzero(found: Predictions) -> float:
     told = found["sentiment_label"]
     signed = told != 0
     return float(np.mean((found["sentiment"] > 0)[signed] == (told > 0)[signed]))
 
 
-def _arousal(found: Predictions, _: Predictions | None) -> float:
+def _arousal(found: Predictions) -> float:
     return float(np.corrcoef(found["arousal"], found["arousal_label"])[0, 1])
-
-
-def _three_way(found: Predictions, valid: Predictions | None) -> float:
-    """Negative, neutral, positive by two cuts of the sentiment, chosen on validation data."""
-    assert valid is not None
-
-    def score(predictions: Predictions, low: float, high: float) -> float:
-        classes = np.digitize(predictions["sentiment"], (low, high)) - 1
-        return float(sk.f1_score(predictions["sentiment_label"], classes, average="weighted"))
-
-    cuts = np.linspace(0.05, 1.5, 15)
-    low, high = max(
-        ((-low, high) for low in cuts for high in cuts), key=lambda cut: score(valid, *cut)
-    )
-    return score(found, low, high)
 
 
 if __name__ == "__main__":
