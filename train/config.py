@@ -173,6 +173,7 @@ class OptimConfig:
     clip_norm: float = 1.0
     accumulate: int = 1  # batches a step
     precision: str = "fp32"  # or "bf16": mixed precision
+    stop_after: int = 0  # epochs, of a schedule made for all of them; 0: none
     patience: int = 2  # epochs without a better validation score before stopping
     n_threads: int = 0  # of torch on the CPU, whose sums round by their number; 0: its own choice
 

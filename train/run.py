@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -98,6 +100,9 @@ class Options:
     )
     taught: str | None = option(
         None, metavar="FILE", help="sentiments that a teacher read: what train.teacher wrote"
+    )
+    start: str | None = option(
+        None, metavar="DIR", help="begin with the weights of this checkpoint, of an equal model"
     )
     tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
@@ -190,6 +195,8 @@ def train(settings: Config, options: Options) -> None:
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
+    if options.start is not None:
+        _begin_with(dmd, Path(options.start))
     model = TrainingDMD(dmd, settings).to(target)
     with Board(
         out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
@@ -246,6 +253,15 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Pat
     return dmd
 
 
+def _begin_with(dmd: DMD, folder: Path) -> None:
+    """Load a checkpoint's weights; raises UsageError when they are not of such a model."""
+    try:
+        dmd.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--start {folder}: no weights of such a model ({reason})") from error
+
+
 def _language(config: ModelConfig) -> LanguageEncoder | None:
     if config.text_dim:
         return None
@@ -277,7 +293,7 @@ def _run_epochs(
     state.restore(model, adam, schedule)
     parallel_model = parallel.wrap(model)
     for epoch in range(state.epoch, optim.epochs):
-        if epoch - state.best_epoch > optim.patience:
+        if epoch - state.best_epoch > optim.patience or epoch == optim.stop_after > 0:
             break
         # Dropout follows from the epoch alone, so that a resumed run is the same run.
         torch.manual_seed(settings.seed * 1_000 + epoch)
