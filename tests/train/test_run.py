@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,27 @@ def test_killed_and_resumed_is_the_same_run(
             config.load(root / "configs" / "quick.toml", settings),
             run.Options(data=str(data), out=str(out), cache=str(data / "cache")),
         )
+
+
+def test_a_second_stage_begins_with_the_first_one_s_weights(
+    root: Path, data: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
+) -> None:
+    stage = (*settings, "optim.stop_after=1", "optim.learning_rate=1e-9",
+             "optim.language_learning_rate=1e-9", "optim.weight_decay=0.0")  # fmt: skip
+    options = run.Options(
+        data=str(data), out=str(tmp_path / "second"), cache=str(data / "cache"), start=str(trained)
+    )
+    run.train(config.load(root / "configs" / "quick.toml", stage), options)
+    info = json.loads((tmp_path / "second" / "checkpoint.json").read_text())
+    assert len(info["history"]) == 1  # of a schedule of three
+    first, second = (
+        load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "second")
+    )
+    for name, weights in first.items():
+        torch.testing.assert_close(second[name], weights, atol=1e-6, rtol=0.0)
+    other = config.load(root / "configs" / "quick.toml", (*settings, "model.dim=8"))
+    with pytest.raises(UsageError, match="no weights of such a model"):
+        run.train(other, replace(options, out=str(tmp_path / "third")))
 
 
 def test_the_configuration_says_how_many_threads(root: Path, tmp_path: Path) -> None:
