@@ -101,7 +101,8 @@ def main() -> int:
     try:
         found = run(options)
         if options.json is not None:
-            write_file(Path(options.json), (json.dumps(found, indent=1) + "\n").encode())
+            text = json.dumps(_without_nan(found), indent=1, allow_nan=False)
+            write_file(Path(options.json), (text + "\n").encode())
     except DmdLiveError as error:
         print(f"export.evaluate: {error}", file=sys.stderr)
         return 2
@@ -128,7 +129,7 @@ def run(options: Options) -> dict[str, Any]:
         path = folder / ("texts.csv" if name == "texts" else name)
         if path.exists():
             found[name] = measure(path)
-    if not found:
+    if not any(part["n"] or part["unreadable"] for part in found.values()):
         raise UsageError(
             f"{folder}: nothing to measure; it may hold texts.csv, voices/EMOTION/*, "
             "faces/EMOTION/* and clips/EMOTION/*"
@@ -409,6 +410,13 @@ def _only(evidence: Evidence, names: Sequence[str]) -> Evidence:
         vision=evidence.vision if "vision" in names else evidence.vision[:0],
         modalities={m: w if m in names else _ABSENT for m, w in evidence.modalities.items()},
     )
+
+
+def _without_nan(found: Any) -> Any:
+    """The same with null for what is undefined, for JSON knows no NaN."""
+    if isinstance(found, dict):
+        return {name: _without_nan(value) for name, value in found.items()}
+    return None if isinstance(found, float) and np.isnan(found) else found
 
 
 def _complain(error: object) -> int:

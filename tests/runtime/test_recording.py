@@ -16,7 +16,7 @@ from runtime.bundle import own_hash
 from runtime.calibration import SUBSETS
 from runtime.errors import DmdLiveError, SourceError, UsageError
 from runtime.live import EmotionStream
-from runtime.recording import Recording
+from runtime.recording import FORMAT, Recording
 from runtime.schemas import EmotionEvent
 
 
@@ -61,7 +61,7 @@ def test_a_recording_holds_no_raw_media(recorded: tuple[Path, list[EmotionEvent]
     path, events = recorded
     header, *lines = path.read_text().splitlines()
     about = json.loads(header)
-    assert (about["recording"], about["dmd_live"]) == (1, __version__)
+    assert (about["recording"], about["dmd_live"]) == (FORMAT, __version__)
     assert len(lines) == len(events)
     with Recording(path) as recording:
         # Kept as what is new in each line, read as a whole.
