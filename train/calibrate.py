@@ -20,10 +20,9 @@ from . import checkpoint
 from .data import corpora
 from .data.compose import Composer
 from .loop import SUBSETS
-from .metrics import fit_temperature
 from .prepare import prepare
 from .provenance import commit, write_json
-from .run import Judge, threshold
+from .run import Judge, not_below_one_sense, temperature_of, threshold
 
 __all__ = ["Options", "main", "read"]
 
@@ -73,7 +72,7 @@ def run(options: Options) -> None:
         complete = found["present"].sum(axis=1) == len(subset)
         logits, labels = found["logits"][complete], found["emotion_label"][complete]
         name = "+".join(subset)
-        temperature[name] = round(fit_temperature(logits, labels), 3)
+        temperature[name] = temperature_of(logits, labels)
         fitted = Calibration(emotions=emotions, temperature=temperature)
         present = found["present"][complete]
         uncertain_below[name] = round(threshold(fitted, logits, present, labels), 3)
@@ -86,7 +85,7 @@ def run(options: Options) -> None:
         Path(options.out),
         {
             "temperature": temperature,
-            "uncertain_below": uncertain_below,
+            "uncertain_below": not_below_one_sense(uncertain_below),
             "fold": {
                 "corpora": fold.config.data.corpora,
                 "weights_sha256": fold.info["weights_sha256"],

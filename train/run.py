@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -398,12 +398,28 @@ def _calibrate(
             found["logits"][known],
             found["emotion_label"][known],
         )
-        temperature[name] = round(fit_temperature(logits, labels), 3)
+        temperature[name] = temperature_of(logits, labels)
         fitted = Calibration(emotions=tuple(emotions), temperature=temperature)
         uncertain_below[name] = round(threshold(fitted, logits, found["present"][known], labels), 3)
     return Calibration(
-        emotions=tuple(emotions), temperature=temperature, uncertain_below=uncertain_below
+        emotions=tuple(emotions),
+        temperature=temperature,
+        uncertain_below=not_below_one_sense(uncertain_below),
     )
+
+
+def temperature_of(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Never below 1: the modalities of composed utterances agree more than those of people, and
+    would make the model surer than it learned to be."""
+    return max(1.0, round(fit_temperature(logits, labels), 3))
+
+
+def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
+    """Thresholds of subsets; for the same reason none is below those of all its modalities alone."""
+    return {
+        subset: max(needed, min(uncertain_below.get(m, 0.0) for m in subset.split("+")))
+        for subset, needed in uncertain_below.items()
+    }
 
 
 def threshold(
