@@ -415,7 +415,7 @@ def temperature_of(logits: NDArray[Any], labels: NDArray[Any]) -> float:
 
 
 def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
-    """Thresholds of subsets; for the same reason none is below those of all its modalities alone."""
+    """Thresholds of subsets; for the same reason, none below all those of its modalities alone."""
     return {
         subset: max(needed, min(uncertain_below.get(m, 0.0) for m in subset.split("+")))
         for subset, needed in uncertain_below.items()
