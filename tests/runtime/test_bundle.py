@@ -113,7 +113,8 @@ def engine() -> OrtEngine:
 @pytest.mark.parametrize(("batch", "t"), [(1, 1), (3, 7), (1, 64)])
 def test_engine_takes_any_batch_and_length(engine: OrtEngine, batch: int, t: int) -> None:
     out = engine.infer(inputs(batch, t))
-    np.testing.assert_allclose(out["emotion"].sum(axis=1), 1.0, atol=1e-5)
+    assert np.isfinite(out["emotion"]).all()
+    assert (np.abs(out["arousal"]) <= 1.0).all()
     np.testing.assert_allclose(out["modality_weight"].sum(axis=1), 1.0, atol=1e-5)
     assert np.all(np.abs(out["sentiment"]) <= 3.0)
     assert out["modality_sentiment"].shape == (batch, 3)
