@@ -35,7 +35,7 @@ def tiny_graph() -> onnx.ModelProto:
         node("Mul", ["modality_sentiment", "modality_weight"], ["weighted"]),
         node("ReduceSum", ["weighted", "first"], ["sentiment"], keepdims=0),
         node("MatMul", ["modality_sentiment", "to_emotions"], ["emotion"]),
-        node("ReduceMean", ["modality_sentiment", "first"], ["arousal"], keepdims=0),
+        node("Tanh", ["sentiment"], ["arousal"]),
     ]
     rng = np.random.default_rng(0)
     width = 1 + SPEC.audio_dim + SPEC.vision_dim

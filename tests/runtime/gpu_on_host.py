@@ -17,7 +17,7 @@ SHAPES = {
     name: [-1 if isinstance(a, str) else a for a in axes] for name, (_, axes) in INPUTS.items()
 }
 SHAPES |= {name: [-1, 7] if name == "emotion" else [-1, 3] for name in OUTPUTS}
-SHAPES["sentiment"] = [-1]
+SHAPES["sentiment"] = SHAPES["arousal"] = [-1]
 
 
 class Status(enum.IntEnum):
