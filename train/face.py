@@ -85,7 +85,9 @@ def train(options: Options) -> None:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     data = Path(options.data)
-    people = [*corpora.ferplus(data), *corpora.faces(data, ["ckplus48"])]
+    people = list(corpora.ferplus(data))
+    if (data / corpora.CORPORA["ckplus48"]).is_dir():
+        people += corpora.faces(data, ["ckplus48"])
     if not any(p.corpus == "ferplus" and p.split == "train" for p in people):
         raise UsageError(f"{data}: no FER+ in it (ferplus/FER2013Train/label.csv)")
     crops = find_faces([p.path for p in people], Path(options.cache))
