@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,10 @@ class _Product:
         self._options = options
         self.emotions = self._bundle.emotions
 
+    @cached_property
+    def _networks(self) -> VisionFeatures:
+        return VisionFeatures(models.resolve("face-landmarker"))
+
     def judge(self) -> Judge:
         """A judge that has heard nobody."""
         return Judge(self._bundle, self._engine, self._text, prior=self._options.prior)
@@ -217,7 +222,6 @@ class _Product:
         """faces/EMOTION/*: each shown for 2 s."""
         import cv2
 
-        networks = VisionFeatures(models.resolve("face-landmarker"))
         items, unreadable, faceless = [], 0, 0
         n_rows = round(_SHOWN_S * SPEC.vision_rate_hz)
         for label, path in tqdm(list(self._files(folder)), "faces", unit="picture", leave=False):
@@ -225,7 +229,7 @@ class _Product:
             if picture is None:
                 unreadable += _complain(f"{path}: not a picture")
                 continue
-            row = networks.row(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8))
+            row = self._networks.row(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8))
             shown = row[-1] > 0
             faceless += not shown
             evidence = _evidence(vision=np.tile(row, (n_rows if shown else 0, 1)))
@@ -264,7 +268,7 @@ class _Product:
             recogniser = open_recogniser(self._options.stt) if words else None
             recognizer = Recognizer(
                 self._text,
-                vision=VisionFeatures(models.resolve("face-landmarker")) if pictures else None,
+                vision=self._networks if pictures else None,
                 transcriber=None if recogniser is None else Inline(recogniser),
                 no_text=_ABSENT,
                 no_vision=_ABSENT,

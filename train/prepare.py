@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from runtime.config import option, parse
@@ -24,10 +23,11 @@ from runtime.features.appearance import Appearance
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
 from runtime.features.vision import APPEARANCE
+from runtime.files import write_file
 from runtime.utterance import SegmenterConfig
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
-from .data.crops import centre, find_faces
+from .data.crops import cached, centre, find_faces
 from .data.sounds import Channel, spoken_again
 from .recordings import prepare_recordings
 
@@ -124,9 +124,7 @@ def main() -> int:
 def _write_splits(data: Path, path: Path) -> None:
     """Who is in which split, as a table: corpus, person, split."""
     rows = [("corpus", "person", "split"), *people(data)]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(partial, path)
+    write_file(path, "".join(",".join(row) + "\n" for row in rows).encode())
 
 
 def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPORA)) -> Features:
@@ -142,15 +140,7 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
     ]
     contract = [_VERSION, _N_CHANNELS, {name: asdict(SPEC)[name] for name in _AUDIO_FIELDS}]
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
-    path = cache_folder / f"{key}.safetensors"
-    try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError):
-        arrays = _extract(clips)
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(arrays, partial)
-        os.replace(partial, path)
+    arrays = cached(cache_folder / f"{key}.safetensors", partial(_extract, clips))
     ends = np.cumsum(arrays["audio_lengths"])
     rows = iter(
         arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)

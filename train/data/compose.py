@@ -22,7 +22,7 @@ from train.prepare import Features
 from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from .faces import Faces
 from .spoken import Spoken
-from .utterance import Utterance
+from .utterance import Utterance, labelled_part
 from .voices import Voices
 
 __all__ = ["Composer"]
@@ -112,7 +112,8 @@ class Composer:
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = _portioned([*told, *self._rated["train"]], config, seed)
-        self._priors = self._log_priors()
+        self._weights = {kind: self._class_weights(kind) for kind in (*MODALITIES, "whole")}
+        self._priors = {kind: _log_prior(weights) for kind, weights in self._weights.items()}
         self._order: tuple[int, NDArray[np.int64]] | None = None
         recordings = [recording for recording, _ in (*features.voices, *features.faces)]
         self._corpora = sorted({t.corpus for t in texts} | {r.corpus for r in recordings})
@@ -148,11 +149,11 @@ class Composer:
         config = self._config
         if self._rated["train"] and rng.random() < config.rated_share:
             return self._text_only(self._heard(rng, _pick(rng, self._rated["train"])))
-        emotion = int(rng.choice(len(EMOTIONS), p=self._class_weights("whole")))
+        emotion = int(rng.choice(len(EMOTIONS), p=self._weights["whole"]))
         shown = self._shown(rng, emotion)
         some = bool(config.unlabelled_share)
         labelled = rng.random() >= config.unlabelled_share if some else None
-        told = self._part(self._told["train", shown["text"]], labelled)
+        told = labelled_part(self._told["train", shown["text"]], labelled, config.labelled_parts)
         sentence = self._heard(rng, _pick(rng, told))
         whole = self._compose(
             rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
@@ -311,7 +312,7 @@ class Composer:
 
     def _alone(self, rng: Rng, modality: str) -> Utterance:
         """A training voice or face."""
-        emotion = int(rng.choice(len(EMOTIONS), p=self._class_weights(modality)))
+        emotion = int(rng.choice(len(EMOTIONS), p=self._weights[modality]))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
         if modality == "audio":
@@ -343,27 +344,6 @@ class Composer:
         if kind in ("audio", "vision"):
             weights[_lacking(self._voices if kind == "audio" else self._faces)] = 0.0
         return weights / max(weights.sum(), 1e-9)
-
-    def _log_priors(self) -> dict[str, tuple[float, ...]]:
-        """The same on logarithms; an emotion that is never drawn counts as a rare one."""
-        kinds = {kind: self._class_weights(kind) for kind in (*MODALITIES, "whole")}
-        return {
-            kind: tuple(np.log(np.maximum(weights * len(EMOTIONS), _RAREST)).tolist())
-            for kind, weights in kinds.items()
-        }
-
-    def _part(self, items: Sequence[Any], labelled: bool | None) -> Sequence[Any]:
-        """The labelled or the unlabelled of these, spread evenly over them; all of them for None.
-
-        What is labelled never changes, so that the share of labels is one of the data set, not one
-        of the batches.
-        """
-        share = self._config.labelled_parts
-        if labelled is None:
-            return items
-        n = np.ceil(np.arange(len(items) + 1) * share)
-        chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
-        return [items[k] for k in chosen] or items
 
     def _voice(
         self, rng: Rng, split: str, emotion: int, *, augment: bool, labelled: bool | None = None
@@ -446,6 +426,11 @@ def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
         ]
         out[emotion] = scale * float(np.mean(polarity or _PLEASANTNESS[EMOTIONS[emotion]]))
     return out, scale
+
+
+def _log_prior(weights: NDArray[np.float64]) -> tuple[float, ...]:
+    """Logarithms of (7,) weights; an emotion that is never drawn counts as a rare one."""
+    return tuple(np.log(np.maximum(weights * len(EMOTIONS), _RAREST)).tolist())
 
 
 def _lacking(found: Voices | Faces) -> list[int]:

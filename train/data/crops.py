@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from runtime.features.vision import VisionFeatures
 
 from .corpora import DataError
 
-__all__ = ["MARGIN", "Crops", "centre", "find_faces"]
+__all__ = ["MARGIN", "Crops", "cached", "centre", "find_faces"]
+
+Arrays = dict[str, NDArray[Any]]
 
 MARGIN = 0.125  # of the side, around the aligned face: room to turn and shift it in training
 # Part of the cache's key: raise it when this file, or the way to a face, makes other crops.
@@ -56,16 +59,22 @@ def find_faces(pictures: Sequence[Path], cache_folder: Path) -> Crops:
     ]
     contract = [_VERSION, SPEC.face_model_sha256, SPEC.appearance_size, SPEC.vision_dim]
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
-    path = cache_folder / f"faces-{key}.safetensors"
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError):
-        stored = _look(pictures)
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(stored, partial)
-        os.replace(partial, path)
+    stored = cached(cache_folder / f"faces-{key}.safetensors", partial(_look, pictures))
     return Crops(stored["grey"], stored["rows"])
+
+
+def cached(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays by name, from a safetensors file or made now and stored there; a damaged file is made
+    anew."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        arrays = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.partial")
+        save_file(arrays, unfinished)
+        os.replace(unfinished, path)
+        return arrays
 
 
 def centre(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -74,7 +83,7 @@ def centre(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grey[..., edge : edge + SPEC.appearance_size, edge : edge + SPEC.appearance_size]
 
 
-def _look(pictures: Sequence[Path]) -> dict[str, NDArray[np.generic]]:
+def _look(pictures: Sequence[Path]) -> Arrays:
     # Spawned, not forked: the parent may hold threads of torch.
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         results = pool.map(_face, pictures, chunksize=16)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from runtime.features.spec import SPEC
 
 from .corpora import EMOTIONS, NEUTRAL, Recording
+from .utterance import labelled_part
 
 __all__ = ["Faces", "moving_face"]
 
@@ -90,8 +91,8 @@ class Faces:
             rows = by_corpus[int(rng.choice(len(by_corpus), p=sizes / sizes.sum()))]
         else:
             rows = [row for rows in by_corpus for row in rows]
-        rows = _labelled(rows, labelled, labelled_parts)
-        peak = rows[int(rng.integers(len(rows)))]
+        some = labelled_part(rows, labelled, labelled_parts)
+        peak = some[int(rng.integers(len(some)))]
         rest = self._rest[int(rng.integers(len(self._rest)))]
         intensity = rng.uniform(0.0, 0.2) if calm else rng.uniform(0.8, 1.05)
         return moving_face(
@@ -196,12 +197,3 @@ def _lowest(seen: Float) -> Float:
     rest = seen.mean(axis=0)
     rest[:_N_SHAPES] = np.quantile(seen[:, :_N_SHAPES], 0.1, axis=0)
     return rest
-
-
-def _labelled(rows: list[Float], labelled: bool | None, share: float) -> list[Float]:
-    """The labelled or the unlabelled of these, spread evenly over them; all of them for None."""
-    if labelled is None:
-        return rows
-    n = np.ceil(np.arange(len(rows) + 1) * share)
-    chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
-    return [rows[k] for k in chosen] or rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Corpus", "Utterance", "collate"]
+__all__ = ["Corpus", "Utterance", "collate", "labelled_part"]
 
 Float = NDArray[np.float32]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +78,17 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         batch["log_prior"] = torch.tensor([u.log_prior or none for u in utterances])
     batch["arousal"] = torch.tensor([u.arousal for u in utterances], dtype=torch.float32)
     return batch
+
+
+def labelled_part(items: Sequence[Item], labelled: bool | None, share: float) -> Sequence[Item]:
+    """The labelled (`share` of them) or the unlabelled of these, spread evenly over them; all of
+    them for None.
+
+    What is labelled never changes, so that the share of labels is one of the data set, not one of
+    the batches.
+    """
+    if labelled is None:
+        return items
+    n = np.ceil(np.arange(len(items) + 1) * share)
+    chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
+    return [items[k] for k in chosen] or items

@@ -11,6 +11,7 @@ from runtime.features.normal import SpeechStatistics, voiced_sums
 from runtime.features.spec import SPEC
 
 from .corpora import Recording
+from .utterance import labelled_part
 
 __all__ = ["Voices", "vary_rows"]
 
@@ -73,8 +74,8 @@ class Voices:
             found = parts[int(rng.integers(len(parts)))]
         else:
             found = [item for part in parts for item in part]
-        found = _labelled(found, labelled, labelled_parts)
-        person, clip = found[int(rng.integers(len(found)))]
+        some = labelled_part(found, labelled, labelled_parts)
+        person, clip = some[int(rng.integers(len(some)))]
         statistics = SpeechStatistics()
         if not augment:
             return statistics.normalise(clip.versions[0])
@@ -138,14 +139,3 @@ def _between(values: Float, at: NDArray[np.floating]) -> Float:
     high = np.minimum(low + 1, len(values) - 1)
     share = (at - low)[:, None].astype(np.float32)
     return np.asarray(values[low] * (1.0 - share) + values[high] * share, np.float32)
-
-
-def _labelled(
-    items: list[tuple[str, _Clip]], labelled: bool | None, share: float
-) -> list[tuple[str, _Clip]]:
-    """The labelled or the unlabelled of these, spread evenly over them; all of them for None."""
-    if labelled is None:
-        return items
-    n = np.ceil(np.arange(len(items) + 1) * share)
-    chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
-    return [items[k] for k in chosen] or items
