@@ -22,7 +22,7 @@ from .data.compose import Composer
 from .loop import SUBSETS
 from .prepare import prepare
 from .provenance import commit, write_json
-from .run import Judge, not_below_one_sense, temperature_of, threshold
+from .run import Judge, fit_subset, not_below_one_sense
 
 __all__ = ["Options", "main", "read"]
 
@@ -70,13 +70,10 @@ def run(options: Options) -> None:
     for subset in SUBSETS:
         found = judge.predict(utterances, subset)
         complete = found["present"].sum(axis=1) == len(subset)
-        logits, labels = found["logits"][complete], found["emotion_label"][complete]
-        name = "+".join(subset)
-        temperature[name] = temperature_of(logits, labels)
-        fitted = Calibration(emotions=emotions, temperature=temperature)
-        present = found["present"][complete]
-        uncertain_below[name] = round(threshold(fitted, logits, present, labels), 3)
-        right = float((logits.argmax(axis=1) == labels).mean())
+        chosen = {key: values[complete] for key, values in found.items()}
+        name, labels = "+".join(subset), chosen["emotion_label"]
+        temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
+        right = float((chosen["logits"].argmax(axis=1) == labels).mean())
         print(
             f"{name:<20} {len(labels)} utterances, {right:.1%} right, temperature "
             f"{temperature[name]}, uncertain below {uncertain_below[name]}"

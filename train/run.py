@@ -393,14 +393,9 @@ def _calibrate(
         known = (found["emotion_label"] >= 0) & found["present"].any(axis=1)
         if not known.any():
             continue
-        name, logits, labels = (
-            "+".join(subset),
-            found["logits"][known],
-            found["emotion_label"][known],
-        )
-        temperature[name] = temperature_of(logits, labels)
-        fitted = Calibration(emotions=tuple(emotions), temperature=temperature)
-        uncertain_below[name] = round(threshold(fitted, logits, found["present"][known], labels), 3)
+        name = "+".join(subset)
+        chosen = {key: values[known] for key, values in found.items()}
+        temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
     return Calibration(
         emotions=tuple(emotions),
         temperature=temperature,
@@ -408,10 +403,16 @@ def _calibrate(
     )
 
 
-def temperature_of(logits: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Never below 1: the modalities of composed utterances agree more than those of people, and
-    would make the model surer than it learned to be."""
-    return max(1.0, round(fit_temperature(logits, labels), 3))
+def fit_subset(name: str, found: Predictions, emotions: Sequence[str]) -> tuple[float, float]:
+    """The temperature of a subset of modalities, and the confidence that it needs.
+
+    The temperature is never below 1: the modalities of composed utterances agree more than those of
+    people, and would make the model surer than it learned to be.
+    """
+    logits, labels = found["logits"], found["emotion_label"]
+    temperature = max(1.0, round(fit_temperature(logits, labels), 3))
+    fitted = Calibration(emotions=tuple(emotions), temperature={name: temperature})
+    return temperature, round(_threshold(fitted, logits, found["present"], labels), 3)
 
 
 def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
@@ -422,7 +423,7 @@ def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float
     }
 
 
-def threshold(
+def _threshold(
     calibration: Calibration, logits: NDArray[Any], present: NDArray[Any], labels: NDArray[Any]
 ) -> float:
     """The confidence needed in conversation: labels count as often as they come there."""
