@@ -39,7 +39,7 @@ Float = NDArray[np.float32]
 # well as the device's own voice activity detector, at a hundredth of its time.
 _SILENCE_DB = 30.0
 # Part of the cache's key: raise it when this file makes other rows from the same recordings.
-_VERSION = 3
+_VERSION = 4
 _N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
 _AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel_high_hz",
                  "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip

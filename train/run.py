@@ -63,7 +63,7 @@ __all__ = ["Options", "main", "train"]
 
 _N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
 _ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not called uncertain
-_N_STATISTICS = 400  # utterances that the input statistics are taken from
+_N_STATISTICS = 2_000  # utterances that the input statistics are taken from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +248,9 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Pat
         if len(pieces) < language.encoder.get_input_embeddings().num_embeddings:
             shrink(language.encoder, pieces)
     dmd = DMD(settings.model, language, n_emotions)
-    n = min(_N_STATISTICS, corpus.n_training)
-    dmd.fit_normalisation(collate([corpus.training(0, k) for k in range(n)]))
+    # Spread over the epoch, for batches differ in what they hold.
+    chosen = np.linspace(0, corpus.n_training - 1, min(_N_STATISTICS, corpus.n_training))
+    dmd.fit_normalisation(collate([corpus.training(0, int(k)) for k in chosen]))
     return dmd
 
 

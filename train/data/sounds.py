@@ -59,8 +59,8 @@ class Channel:
 
 def spoken_again(rng: Rng, samples: Float) -> Float:
     """(n,) samples in another tempo and pitch and with other pauses; another length."""
-    if rng.random() < 0.4:
-        percent = int(rng.integers(92, 109))
+    if rng.random() < 0.5:
+        percent = int(rng.integers(88, 115))
         samples = _resampled(samples, 100, percent).astype(np.float32)
     kind = rng.random()
     if kind < 0.35:
@@ -164,10 +164,11 @@ def _apart(rng: Rng, samples: Float) -> Float:
     inner = np.arange(5, n - 5)
     order = inner[np.argsort(power[inner])]
     places: list[int] = []
+    n_places = int(rng.integers(1, 5))
     for k in order:
         if all(abs(k - other) > 10 for other in places):
             places.append(int(k))
-        if len(places) == int(rng.integers(1, 5)):
+        if len(places) == n_places:
             break
     pieces, begin = [], 0
     for place in sorted(places):

@@ -20,6 +20,8 @@ Rng = np.random.Generator
 
 _FIRST, _FEW = 0.35, 0.65  # share of utterances that are a session's first; up to its fourth
 _MOST = 20  # utterances before one, at the most
+# How often a corpus is drawn, against 1: those whose voices show nothing but neutral come less.
+_SHARE = {"digits": 0.6, "plain": 0.3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,39 +64,43 @@ class Voices:
         """(T, 43) normalised rows of somebody who sounds like `emotion`, or (0, 43) where nobody
         does.
 
-        With `augment`, corpora come equally often, the channel is any, and statistics come from
-        none to 20 other utterances of the same person there; else the clip is as it was recorded
-        and the session's first. `labelled`: only of those that have labels, or of the others.
+        With `augment`, corpora come equally often (but for `_SHARE`), the channel is any, and
+        statistics come from none to 20 other utterances of the same person there; else the clip is
+        as it was recorded and the session's first. `labelled`: only of those that have labels, or
+        of the others.
         """
         by_corpus = self._clips.get((split, emotion))
         if not by_corpus:
             return np.zeros((0, SPEC.audio_dim), np.float32)
-        parts = list(by_corpus.values())
         if augment:  # the smaller corpus is not drowned
-            found = parts[int(rng.integers(len(parts)))]
+            shares = np.array([_SHARE.get(corpus, 1.0) for corpus in by_corpus])
+            chosen = rng.choice(len(shares), p=shares / shares.sum())
+            found = list(by_corpus.values())[int(chosen)]
         else:
-            found = [item for part in parts for item in part]
+            found = [item for part in by_corpus.values() for item in part]
         some = labelled_part(found, labelled, labelled_parts)
         person, clip = some[int(rng.integers(len(some)))]
         statistics = SpeechStatistics()
         if not augment:
             return statistics.normalise(clip.versions[0])
         version = int(rng.integers(len(clip.versions)))
-        before = self._before(rng, person, version)
+        before = self._before(rng, person, clip, version)
         if before is not None:
             statistics.add(before)
         rows = clip.versions[version]
         return statistics.normalise(vary_rows(rng, rows) if rng.random() < 0.5 else rows)
 
-    def _before(self, rng: Rng, person: str, version: int) -> NDArray[np.float64] | None:
-        """Sums of what the person said before, through the same channel."""
+    def _before(
+        self, rng: Rng, person: str, clip: _Clip, version: int
+    ) -> NDArray[np.float64] | None:
+        """Sums of what the person said before `clip`, through the same channel."""
+        others = [other for other in self._of[person] if other is not clip]
         kind = rng.random()
-        if kind < _FIRST:
+        if kind < _FIRST or not others:
             return None
         n = int(rng.integers(1, 4)) if kind < _FEW else int(rng.integers(4, _MOST + 1))
-        clips = self._of[person]
-        chosen = rng.integers(len(clips), size=n)
-        sums = [clips[k].sums[min(version, len(clips[k].sums) - 1)] for k in chosen]
+        said = [others[k].sums for k in rng.integers(len(others), size=n)]
+        sums = [versions[min(version, len(versions) - 1)] for versions in said]
         return np.asarray(np.sum(sums, axis=0))
 
 

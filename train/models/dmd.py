@@ -26,6 +26,7 @@ from .layers import (
     MaskedConv,
     Normalise,
     NormaliseVision,
+    Statistics,
     Transformer,
     TransformerConfig,
 )
@@ -108,6 +109,11 @@ class DMD(nn.Module):
                 config.stride_audio,
                 config.dropout_head,
             )
+        self.statistics = (
+            Statistics(config.audio_dim, config.statistics_audio, d, config.dropout_head)
+            if config.statistics_audio
+            else None
+        )
         if config.masked:
             self.missing = nn.ParameterDict(
                 {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
@@ -216,11 +222,10 @@ class DMD(nn.Module):
             valid = batch[f"{m}_mask"]
             if isinstance(normalise, NormaliseVision):
                 valid = valid & (batch[m][..., -1] > 0)
-            rows = normalise.prepare(batch[m], batch[f"{m}_mask"])[valid]
-            if not len(rows):  # nobody is heard or seen in this data set
-                continue
-            normalise.mean.copy_(rows.mean(dim=0))
-            normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
+            _fit(normalise, normalise.prepare(batch[m], batch[f"{m}_mask"])[valid])
+        if self.statistics is not None:
+            of_all = self.statistics.prepare(*self._voice(batch))
+            _fit(self.statistics.normalise, of_all[batch["audio_mask"].any(dim=1)])
 
     def _shallow(
         self, batch: dict[str, Tensor]
@@ -233,6 +238,8 @@ class DMD(nn.Module):
             if not self.config.masked:
                 mask = here[..., 0].expand_as(mask)  # padding is data
             x, mask = self.project[m](self._rows(m, batch), mask)
+            if m == "audio" and self.statistics is not None:
+                x = x + self.statistics(*self._voice(batch))[:, None]
             if self.config.masked:
                 x = torch.where(here, x, self.missing[m])
             shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True
@@ -250,6 +257,11 @@ class DMD(nn.Module):
             mask = mask & (batch["input_ids"] != 0)  # BERT's [PAD], the only padding masked
         return self.dropout_text(self.language(batch["input_ids"], _first_on(mask)))
 
+    def _voice(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardised audio rows (B, Ta, 43), their mask, and which of them are voiced."""
+        voicing = batch["audio"][..., SPEC.n_mels + 1]
+        return self._rows("audio", batch), batch["audio_mask"], voicing >= SPEC.voicing_threshold
+
     def _reinforce(self, m: str, private: dict[str, Any], mask: dict[str, Any]) -> Tensor:
         """Private rows of `m` attend to both other modalities; summary (B, 2 d) (paper eq. 8)."""
         crossed = [
@@ -266,6 +278,13 @@ class DMD(nn.Module):
         if self.config.summary == "last" and not self.config.masked:
             return cast(Tensor, transformer(rows, None, mask, last=True)[:, -1])
         return cast(Tensor, pool(transformer(rows, None, mask), mask))
+
+
+def _fit(normalise: Normalise, rows: Tensor) -> None:
+    """Take the statistics of rows (n, dim); none, where nobody is heard or seen in a data set."""
+    if len(rows):
+        normalise.mean.copy_(rows.mean(dim=0))
+        normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
 
 
 def _summary(config: ModelConfig, dim: int) -> nn.Module:
