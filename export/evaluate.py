@@ -44,6 +44,7 @@ from runtime.sources.file import FileSource
 from runtime.speech import open_recogniser
 from runtime.speech.background import Inline
 from runtime.speech.base import Word
+from train.metrics import expected_calibration_error
 
 __all__ = ["Options", "emotion_scores", "main", "run", "sentiment_scores"]
 
@@ -153,6 +154,11 @@ class _Product:
     @cached_property
     def _networks(self) -> VisionFeatures:
         return VisionFeatures(models.resolve("face-landmarker"))
+
+    @cached_property
+    def _transcriber(self) -> Inline | None:
+        recogniser = open_recogniser(self._options.stt)
+        return None if recogniser is None else Inline(recogniser)
 
     def judge(self) -> Judge:
         """A judge that has heard nobody."""
@@ -265,11 +271,10 @@ class _Product:
         source = FileSource(path)
         with source:
             pictures = words and "vision" in source.modalities
-            recogniser = open_recogniser(self._options.stt) if words else None
             recognizer = Recognizer(
                 self._text,
                 vision=self._networks if pictures else None,
-                transcriber=None if recogniser is None else Inline(recogniser),
+                transcriber=self._transcriber if words else None,
                 no_text=_ABSENT,
                 no_vision=_ABSENT,
             )
@@ -317,7 +322,6 @@ def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, 
     occurring = [e for e in emotions if e in labels]
     right = np.array([a == b for a, b in zip(labels, said, strict=True)], float)
     sure = np.array([not item.event.uncertain for item in items], bool)
-    confidence = np.array([item.event.confidence for item in items])
     neutral = np.array([label == "neutral" for label in labels], bool)
     if not items:
         return {"n": 0}
@@ -333,7 +337,10 @@ def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, 
         "macro_f1": float(
             sk.f1_score(labels, said, labels=occurring, average="macro", zero_division=0.0)
         ),
-        "ece": _calibration_error(confidence, right),
+        "ece": expected_calibration_error(
+            np.array([[item.event.probabilities[e] for e in emotions] for item in items]),
+            np.array([emotions.index(label) for label in labels]),
+        ),
         "uncertain": float((~sure).mean()),
         "sure_and_wrong": float((sure & (right == 0)).mean()),
         "false_alarms": float((sure & (right == 0))[neutral].mean()) if neutral.any() else None,
@@ -370,16 +377,6 @@ def sentiment_scores(said: NDArray[Any], told: NDArray[Any]) -> dict[str, float]
         "acc5": rounded(2.0),
         "acc7": rounded(3.0),
     }
-
-
-def _calibration_error(confidence: NDArray[Any], right: NDArray[Any]) -> float:
-    """Expected calibration error over ten equal bins (Guo et al. 2017, eq. 3)."""
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = [
-        abs(confidence[bins == k].mean() - right[bins == k].mean()) * (bins == k).mean()
-        for k in np.unique(bins)
-    ]
-    return float(np.sum(gaps))
 
 
 def _evidence(

@@ -86,7 +86,8 @@ def _describe(panel: Picture, event: EmotionEvent) -> None:
         _write(panel, f"{name} {p:.0%}", y, _WHITE if chosen else _GREY)
         cv2.rectangle(panel, (150, y - 12), (150 + round(p * (_PANEL - 165)), y), colour, -1)
         y += 26
-    _write(panel, f"sentiment {event.sentiment:+.1f}", y + 10, _WHITE)
+    scales = f"sentiment {event.sentiment:+.1f}   arousal {event.arousal:+.1f}"
+    _write(panel, scales, y + 10, _WHITE)
     y += 44
     for modality in MODALITIES:
         state = event.modalities[modality]

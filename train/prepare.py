@@ -31,7 +31,7 @@ from .data.crops import cached, centre, find_faces
 from .data.sounds import Channel, spoken_again
 from .recordings import prepare_recordings
 
-__all__ = ["Features", "decode_audio", "prepare", "spoken"]
+__all__ = ["Features", "decode_audio", "joined", "prepare", "spoken"]
 
 Float = NDArray[np.float32]
 
@@ -199,7 +199,7 @@ def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
 def _versions(clip: Recording) -> list[Float]:
     """Raw rows (T, 43) of a clip as it was recorded and, of a training one, through channels."""
     rng = np.random.default_rng(zlib.crc32(str((clip.path.name, len(clip.parts))).encode()))
-    samples = spoken(_joined(rng, clip))
+    samples = spoken(joined(rng, clip))
     if len(samples) < SPEC.window:
         raise DataError(f"{clip.path}: shorter than one window of {SPEC.window} samples; remove it")
     versions = [samples]
@@ -212,7 +212,7 @@ def _versions(clip: Recording) -> list[Float]:
     return [audio_rows(version[:most]) for version in versions]
 
 
-def _joined(rng: np.random.Generator, clip: Recording) -> Float:
+def joined(rng: np.random.Generator, clip: Recording) -> Float:
     """(n,) samples of a clip, or of its parts with short pauses, or none, between them."""
     pieces: list[Float] = []
     for part in clip.parts or (clip.path,):
@@ -230,13 +230,25 @@ def _vision_rows(pictures: Sequence[Recording], cache_folder: Path) -> Float:
     if not pictures:
         return np.zeros((0, SPEC.vision_dim), np.float32)
     crops = find_faces([r.path for r in pictures], cache_folder)
-    rows, network = crops.rows.copy(), Appearance(APPEARANCE)
+    rows, found = crops.rows.copy(), np.flatnonzero(crops.found)
+    key = hashlib.sha256(crops.grey[found].tobytes() + SPEC.appearance_sha256.encode())
+    seen = cached(
+        cache_folder / f"seen-{key.hexdigest()[:16]}.safetensors",
+        lambda: {"embeddings": _embeddings(centre(crops.grey[found]))},
+    )
     first = len(SPEC.blendshapes) + len(SPEC.head_pose)
-    found = np.flatnonzero(crops.found)
-    for part in np.array_split(found, -(-len(found) // _BATCH)) if len(found) else ():
-        seen = network.embeddings(centre(crops.grey[part]))
-        rows[part, first : first + SPEC.appearance_dim] = seen
+    rows[found, first : first + SPEC.appearance_dim] = seen["embeddings"]
     return rows
+
+
+def _embeddings(grey: NDArray[np.uint8]) -> Float:
+    """(n, 32) of aligned faces (n, 48, 48)."""
+    network = Appearance(APPEARANCE)
+    parts = [
+        network.embeddings(grey[k : k + _BATCH])
+        for k in tqdm(range(0, len(grey), _BATCH), "appearance", unit="batch")
+    ]
+    return np.concatenate([np.zeros((0, SPEC.appearance_dim), np.float32), *parts])
 
 
 def _stamp(path: Path) -> tuple[int, int]:
