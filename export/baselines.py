@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.bench import JUDGED, Case, Target, contract_inputs
+from runtime.bench.run import JUDGED, Case, Target, contract_inputs
 from runtime.engines.base import Arrays, Engine
 from runtime.errors import BundleError
 

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.bench import JUDGED, Measured, Target, measure, targets
-from runtime.bench_report import require_some, show, summary, tables
-from runtime.bundle import CERTIFICATE, Bundle
+from runtime.bench.report import require_some, show, summary, tables
+from runtime.bench.run import JUDGED, Measured, Target, measure, targets
 from runtime.config import option, parse
 from runtime.engines.choose import ENGINES, open_engine
 from runtime.errors import DmdLiveError, UsageError
-from runtime.files import write_file
-from runtime.isolated import isolated
+from runtime.store.bundle import CERTIFICATE, Bundle
+from runtime.system.files import write_file
+from runtime.system.isolated import isolated
 
 from . import baselines, bundle
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
-from runtime.files import write_file
+from runtime.store.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
+from runtime.system.files import write_file
 
 __all__ = ["Options", "publish", "read", "update"]
 

@@ -25,9 +25,6 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 from tqdm import tqdm
 
-from runtime import models
-from runtime.bundle import Bundle
-from runtime.calibration import CONVERSATION, PRIORS, SUBSETS
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError, SourceError, UsageError
@@ -35,15 +32,18 @@ from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from runtime.features.vision import VisionFeatures
-from runtime.files import write_file
-from runtime.judge import PRESENT, Evidence, Judge
-from runtime.recognizer import Recognizer
+from runtime.judging.calibration import CONVERSATION, PRIORS, SUBSETS
+from runtime.judging.judge import PRESENT, Evidence, Judge
 from runtime.schemas import EmotionEvent
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
 from runtime.speech import open_recogniser
 from runtime.speech.background import Inline
 from runtime.speech.base import Word
+from runtime.store import models
+from runtime.store.bundle import Bundle
+from runtime.system.files import write_file
+from runtime.utterances.recognizer import Recognizer
 from train.metrics import expected_calibration_error
 
 __all__ = ["Options", "emotion_scores", "main", "run", "sentiment_scores"]

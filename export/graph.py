@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.bundle import FORMAT
-from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.golden import GOLDEN, record
 from runtime.engines.ort import OrtEngine
@@ -26,7 +24,9 @@ from runtime.features.normal import SpeechStatistics
 from runtime.features.pack import INPUTS, OUTPUTS, Rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
-from runtime.files import write_file
+from runtime.judging.calibration import Calibration
+from runtime.store.bundle import FORMAT
+from runtime.system.files import write_file
 from train import calibrate, checkpoint
 from train.data.corpora import EMOTIONS
 from train.data.prototypes import prototypes

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 from tqdm import tqdm
 
-from runtime.bundle import Bundle
-from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
 from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
+from runtime.judging.calibration import Calibration
+from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.config import Config
 from train.data import corpora

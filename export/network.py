@@ -10,7 +10,7 @@ from runtime.engines.profiles import PROFILES
 from runtime.engines.trt import logger
 from runtime.errors import BundleError
 from runtime.features.pack import INPUTS
-from runtime.files import write_file
+from runtime.system.files import write_file
 
 __all__ = ["build"]
 

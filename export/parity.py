@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from runtime.bundle import CERTIFICATE, Bundle
-from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.base import Engine
 from runtime.engines.choose import candidates
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
-from runtime.files import write_file
+from runtime.judging.calibration import Calibration
+from runtime.store.bundle import CERTIFICATE, Bundle
+from runtime.system.files import write_file
 from train import checkpoint
 from train.data.open import compose
 from train.data.utterance import Utterance, collate

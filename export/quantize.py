@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.bundle import Bundle
-from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.pack import OUTPUTS
-from runtime.files import write_file
+from runtime.judging.calibration import Calibration
+from runtime.store.bundle import Bundle
+from runtime.system.files import write_file
 from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance, collate

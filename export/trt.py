@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from runtime.bundle import Bundle
 from runtime.config import option, parse
 from runtime.engines import gpu
 from runtime.engines.profiles import PROFILES
 from runtime.engines.stored import BACKENDS, SOURCES, folders
 from runtime.errors import DmdLiveError, EngineError, UsageError
-from runtime.files import write_file
-from runtime.models import cache_folder
+from runtime.store.bundle import Bundle
+from runtime.store.models import cache_folder
+from runtime.system.files import write_file
 from train.provenance import commit
 
 from . import network

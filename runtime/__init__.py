@@ -7,8 +7,8 @@ import os
 
 from .errors import DmdLiveError
 from .live import EmotionStream
+from .outputs.sinks import Sink
 from .schemas import EmotionEvent
-from .sinks import Sink
 from .sources.base import AudioChunk, Source, VideoFrame
 
 __all__ = [

@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__, models, threads
-from .calibration import PRIORS
+from . import __version__
 from .config import option, parse
 from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
+from .judging.calibration import PRIORS
 from .live import EmotionStream
 from .schemas import EmotionEvent
+from .store import models
+from .system import threads
 
 __all__ = ["Options", "main"]
 
@@ -192,7 +194,8 @@ def _diagnose(options: Options) -> int:
 
 
 def _measure(options: Options) -> None:
-    from . import bench, bench_report
+    from .bench import report as bench_report
+    from .bench import run as bench
 
     if options.threads < 1:
         raise UsageError("--threads is 1 at least")
@@ -218,7 +221,7 @@ def _listen(options: Options) -> None:
     if options.overlay:
         if media is None and options.camera is None:
             raise UsageError("--overlay shows pictures: name a --camera or an --input with some")
-        from .overlay import check
+        from .outputs.overlay import check
 
         check()
     on_panel = live and _on_screen(options) and not options.overlay
@@ -250,7 +253,7 @@ def _listen(options: Options) -> None:
     with stream:
         try:
             if options.overlay:
-                from .overlay import show
+                from .outputs.overlay import show
 
                 show(stream)  # the window wants this thread; lines come from the stream's
             else:
@@ -297,7 +300,7 @@ def _print(options: Options, event: EmotionEvent) -> None:
 def _show(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
     """Every event: a line each, or one panel that changes when a person looks on."""
     if on_panel:
-        from .terminal import View
+        from .outputs.terminal import View
 
         with View(readable, lambda: stream.stats) as view:
             for event in stream:

@@ -13,25 +13,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import models
-from .baseline import Baseline
-from .bundle import Bundle
-from .calibration import CONVERSATION, PRIORS
 from .engines.base import Engine
 from .engines.choose import ENGINES, open_engine
 from .errors import UsageError
 from .features.spec import SPEC
 from .features.text import TextFeatures
 from .features.vision import Seen, VisionFeatures
-from .judge import Evidence, Judge
-from .media import SoundFolder
-from .recognizer import Recognizer
-from .recording import Recorder, Recording
+from .judging.baseline import Baseline
+from .judging.calibration import CONVERSATION, PRIORS
+from .judging.judge import Evidence, Judge
+from .outputs.media import SoundFolder
+from .outputs.recording import Recorder, Recording
+from .outputs.sinks import Sink
 from .schemas import EmotionEvent
-from .sinks import Sink
 from .sources.base import Source
 from .speech import open_recogniser
 from .speech.background import Background, Inline, Transcriber
+from .store import models
+from .store.bundle import Bundle
+from .utterances.recognizer import Recognizer
 
 __all__ = ["EmotionStream"]
 

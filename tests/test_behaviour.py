@@ -16,9 +16,6 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import models
-from runtime.bundle import Bundle
-from runtime.calibration import subset_name
 from runtime.engines.ort import OrtEngine
 from runtime.features.audio import audio_rows
 from runtime.features.normal import SpeechStatistics
@@ -26,6 +23,9 @@ from runtime.features.pack import Rows, pack
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from runtime.features.vision import VisionFeatures
+from runtime.judging.calibration import subset_name
+from runtime.store import models
+from runtime.store.bundle import Bundle
 from train.data import corpora
 from train.prepare import decode_audio, prepare, spoken
 

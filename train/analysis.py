@@ -35,9 +35,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from runtime.calibration import Calibration
 from runtime.errors import BundleError
 from runtime.features.spec import MODALITIES
+from runtime.judging.calibration import Calibration
 
 from .data.utterance import Utterance, collate
 from .loop import batched, likely

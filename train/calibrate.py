@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.calibration import Calibration
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
+from runtime.judging.calibration import Calibration
 
 from . import checkpoint
 from .data import corpora

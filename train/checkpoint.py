@@ -11,9 +11,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from runtime.calibration import Calibration
 from runtime.errors import BundleError
 from runtime.features.spec import SPEC
+from runtime.judging.calibration import Calibration
 
 from .config import Config, from_dict
 from .models.dmd import DMD

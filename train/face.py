@@ -29,7 +29,7 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.appearance import normalised
 from runtime.features.spec import SPEC
-from runtime.files import write_file
+from runtime.system.files import write_file
 
 from .data import corpora
 from .data.corpora import EMOTIONS, VOTES, Recording

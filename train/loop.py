@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from runtime.calibration import BALANCED, Calibration
 from runtime.features.spec import MODALITIES
+from runtime.judging.calibration import BALANCED, Calibration
 
 from .config import OptimConfig
 from .data.corpora import EMOTIONS, NEUTRAL

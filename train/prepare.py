@@ -23,8 +23,8 @@ from runtime.features.appearance import Appearance
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
 from runtime.features.vision import APPEARANCE
-from runtime.files import write_file
-from runtime.utterance import SegmenterConfig
+from runtime.system.files import write_file
+from runtime.utterances.segmenter import SegmenterConfig
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
 from .data.crops import cached, centre, find_faces

@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from runtime import models
-from runtime.bundle import DEFAULT
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
@@ -34,8 +32,10 @@ from runtime.sources.file import FileSource
 from runtime.speech import open_recogniser
 from runtime.speech.base import SpeechToText
 from runtime.speech.vad import VoiceActivity
-from runtime.timeline import Timeline
-from runtime.utterance import Segment, Segmenter
+from runtime.store import models
+from runtime.store.bundle import DEFAULT
+from runtime.utterances.segmenter import Segment, Segmenter
+from runtime.utterances.timeline import Timeline
 
 from .data import manifest
 from .data.corpora import SPLITS, DataError

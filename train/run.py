@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from runtime.calibration import CONVERSATION, Calibration
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import MODALITIES
-from runtime.files import write_file
+from runtime.judging.calibration import CONVERSATION, Calibration
+from runtime.system.files import write_file
 
 from . import analysis, checkpoint, config, parallel
 from .board import Board

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import models
-from ..bench import contract_inputs, utterance
-from ..bundle import CERTIFICATE, Bundle
+from ..bench.run import contract_inputs, utterance
 from ..engines.choose import open_engine
 from ..engines.golden import GOLDEN
 from ..errors import BundleError, DmdLiveError
 from ..features.spec import SPEC
 from ..sources.devices import cameras
+from ..store import models
+from ..store.bundle import CERTIFICATE, Bundle
 from .base import FINE, MISSING, NOT_NEEDED, Check, Use
 
 __all__ = ["bundle", "camera", "face", "microphone", "voice", "words"]

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..device import this_device
 from ..engines import gpu
 from ..engines.stored import BACKENDS
 from ..errors import EngineError
-from ..models import cache_folder
+from ..store.models import cache_folder
+from ..system.device import this_device
 from .base import FINE, MISSING, NOT_NEEDED, Check, Use
 
 __all__ = ["cache", "clock", "device", "jetpack", "onnxruntime", "tensorrt"]

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 
 from ..errors import DmdLiveError
-from ..isolated import isolated
+from ..system.isolated import isolated
 from . import listening, machine
 from .base import MISSING, Check, Function, Use
 

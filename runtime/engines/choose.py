@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle import Bundle
 from ..errors import DmdLiveError, EngineError, UsageError
 from ..features.pack import Rows, pack
 from ..features.spec import SPEC
-from ..files import write_file
-from ..models import cache_folder
+from ..store.bundle import Bundle
+from ..store.models import cache_folder
+from ..system.files import write_file
 from . import gpu
 from .base import Engine
 from .golden import check

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
 from ..errors import EngineError
 from ..features.pack import Rows, pack
 from ..features.spec import SPEC
+from ..store.bundle import Bundle
 from .base import Engine
 
 __all__ = ["GOLDEN", "check", "record"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError, FeatureError
-from ..models import cache_folder
+from ..store.models import cache_folder
 from .base import Arrays, require_finite
 from .profiles import PROFILES
 

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
 from ..errors import EngineError
-from ..models import cache_folder
+from ..store.bundle import Bundle
+from ..store.models import cache_folder
 
 __all__ = ["BACKENDS", "SOURCES", "built", "find", "folders"]
 

@@ -10,11 +10,11 @@ from typing import Any, NoReturn, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
 from ..errors import EngineError, FeatureError
 from ..features.pack import INPUTS, OUTPUTS
-from ..files import write_file
-from ..models import cache_folder
+from ..store.bundle import Bundle
+from ..store.models import cache_folder
+from ..system.files import write_file
 from . import gpu
 from .base import Arrays, require_finite
 from .profiles import PROFILES

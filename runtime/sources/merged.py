@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import SourceError
 from ..features.spec import SPEC
-from ..threads import join
+from ..system.threads import join
 from .base import AudioChunk, Packet, Source, VideoFrame
 
 __all__ = ["MergedSource"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..features.spec import SPEC
-from ..threads import join
+from ..system.threads import join
 from .base import AudioChunk, Packet
 
 __all__ = ["MicrophoneSource"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from .. import models
 from ..errors import UsageError
+from ..store import models
 from .base import SpeechToText
 
 __all__ = ["open_recogniser"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DmdLiveError
-from ..threads import join
-from ..utterance import Segment
+from ..system.threads import join
+from ..utterances.segmenter import Segment
 from .base import SpeechToText, Word
 
 __all__ = ["Answer", "Background", "Inline", "Stage", "Transcriber"]

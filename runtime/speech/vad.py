@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import models
 from ..errors import SpeechError
+from ..store import models
 
 __all__ = ["VoiceActivity"]
 

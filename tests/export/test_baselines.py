@@ -9,8 +9,8 @@ import pytest
 
 from export import baselines, bench
 from export import bundle as writer
-from runtime.bench import JUDGED
-from runtime.bundle import DEFAULT
+from runtime.bench.run import JUDGED
+from runtime.store.bundle import DEFAULT
 
 
 @pytest.fixture

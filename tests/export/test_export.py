@@ -14,12 +14,12 @@ import torch
 from export import bundle as writer
 from export import graph, parity, quantize
 from export.recipes import Maker
-from runtime.bundle import Bundle
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, EngineError, UsageError
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
+from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.data.corpora import EMOTIONS
 from train.data.utterance import Utterance

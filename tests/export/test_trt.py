@@ -18,11 +18,11 @@ import pytest
 
 from export import network, trt
 from export.half import to_fp16
-from runtime.bundle import Bundle
 from runtime.engines import gpu, stored
 from runtime.engines.profiles import PROFILES
 from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
+from runtime.store.bundle import Bundle
 from tests.export.tiny_bundle import add_int8, tiny_graph, write_bundle
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13, which builds on a CPU")

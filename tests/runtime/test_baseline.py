@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.baseline import Baseline
 from runtime.errors import UsageError
+from runtime.judging.baseline import Baseline
 from runtime.live import EmotionStream
 from runtime.schemas import EmotionEvent
 

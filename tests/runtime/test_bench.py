@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime import bench, bench_report, power
-from runtime.bundle import DEFAULT
+from runtime.bench import power
+from runtime.bench import report as bench_report
+from runtime.bench import run as bench
 from runtime.cli import main
 from runtime.engines.base import Engine
 from runtime.features.spec import SPEC
+from runtime.store.bundle import DEFAULT
 
 # From boards with JetPack 6: an Orin Nano and an AGX Orin.
 ORIN_NANO = (

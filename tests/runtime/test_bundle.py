@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.bundle import DEFAULT, Bundle, own_hash
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, FeatureError
 from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
+from runtime.store.bundle import DEFAULT, Bundle, own_hash
 
 
 @pytest.fixture

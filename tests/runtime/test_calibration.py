@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runtime.calibration import BALANCED, CONVERSATION, SUBSETS, Calibration, subset_name
 from runtime.errors import BundleError, UsageError
+from runtime.judging.calibration import BALANCED, CONVERSATION, SUBSETS, Calibration, subset_name
 
 SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 ALL, TEXT = [[True, True, True]], [[True, False, False]]

@@ -23,7 +23,7 @@ import pytest
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
 from runtime.speech.vad import VoiceActivity
-from runtime.utterance import Segmenter, SegmenterConfig
+from runtime.utterances.segmenter import Segmenter, SegmenterConfig
 from tests.runtime.devices import Camera, Microphone, wav
 
 # Who starts a process in the background may have told it to ignore Ctrl-C.

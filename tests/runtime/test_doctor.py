@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from export import bundle as writer
-from runtime import models
-from runtime.bundle import DEFAULT, Bundle
 from runtime.cli import main
 from runtime.doctor import listening, machine, report
 from runtime.doctor.base import Check, Function, Use
+from runtime.store import models
+from runtime.store.bundle import DEFAULT, Bundle
 
 
 @pytest.fixture

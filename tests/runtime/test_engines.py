@@ -21,7 +21,6 @@ import pytest
 
 from export import bundle as writer
 from export import trt as builder
-from runtime.bundle import Bundle
 from runtime.engines import choose, golden, gpu, stored
 from runtime.engines.base import Arrays, Engine
 from runtime.engines.choose import ENGINES, fastest, open_engine
@@ -31,6 +30,7 @@ from runtime.errors import BundleError, EngineError, FeatureError, UsageError
 from runtime.features.pack import INPUTS, Rows, pack
 from runtime.features.spec import SPEC
 from runtime.live import EmotionStream
+from runtime.store.bundle import Bundle
 from tests.export.tiny_bundle import add_int8, tiny_graph, write_bundle
 from tests.runtime import gpu_on_host
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from runtime.errors import BundleError, IsolationError
-from runtime.isolated import isolated
+from runtime.system.isolated import isolated
 
 
 def numbers(n: int) -> Iterator[tuple[int, int]]:

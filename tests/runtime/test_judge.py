@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from runtime.bundle import Bundle
 from runtime.engines.ort import OrtEngine
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
-from runtime.judge import PRESENT, Evidence, Judge
+from runtime.judging.judge import PRESENT, Evidence, Judge
 from runtime.schemas import EmotionEvent
 from runtime.speech.base import Word
+from runtime.store.bundle import Bundle
 
 
 def judged(*texts: str) -> EmotionEvent:

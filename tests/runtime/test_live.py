@@ -18,7 +18,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from runtime import live, models
+from runtime import live
 from runtime.engines import choose
 from runtime.engines.base import Arrays
 from runtime.engines.ort import OrtEngine
@@ -31,7 +31,8 @@ from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
 from runtime.speech import open_recogniser
 from runtime.speech.base import Word
-from runtime.utterance import Segment
+from runtime.store import models
+from runtime.utterances.segmenter import Segment
 
 PATIENT = 60_000  # ms: words come late here, for the script plays faster than people speak
 
@@ -798,7 +799,7 @@ def test_the_sound_is_stored_only_when_asked_for(
 
 
 def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
-    from runtime.overlay import draw
+    from runtime.outputs.overlay import draw
 
     with EmotionStream(input=demo) as stream:
         events = list(stream)
@@ -825,7 +826,7 @@ def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
 
 
 def test_a_segment_that_is_likely_is_the_one_that_closes() -> None:
-    from runtime.utterance import Segmenter
+    from runtime.utterances.segmenter import Segmenter
 
     segmenter = Segmenter(0.032, 0.0)
     likely: list[Segment] = []
@@ -844,7 +845,7 @@ def test_the_terminal_shows_words_bars_and_what_is_missing(offline: list[Emotion
     from rich.console import Console
 
     from runtime.cli import readable
-    from runtime.terminal import View
+    from runtime.outputs.terminal import View
 
     event = replace(
         offline[0], modalities={**offline[0].modalities, "vision": "camera 0: unplugged"}

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from runtime import models
 from runtime.errors import ModelError, UsageError
-from runtime.models import Archive, Package, Part
+from runtime.store import models
+from runtime.store.models import Archive, Package, Part
 
 A, B = b"first file " * 1000, b"second file"
 CARRIER = Package(requirement="carries==1", module="carries_a_part", folder="model")

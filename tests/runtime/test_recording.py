@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from runtime import __version__
-from runtime.bundle import own_hash
-from runtime.calibration import SUBSETS
 from runtime.errors import DmdLiveError, SourceError, UsageError
+from runtime.judging.calibration import SUBSETS
 from runtime.live import EmotionStream
-from runtime.recording import FORMAT, Recording
+from runtime.outputs.recording import FORMAT, Recording
 from runtime.schemas import EmotionEvent
+from runtime.store.bundle import own_hash
 
 
 def exact(events: list[EmotionEvent]) -> list[EmotionEvent]:
@@ -159,7 +159,7 @@ def test_what_is_no_recording_is_refused_in_one_line(
 def test_another_feature_contract_is_refused(
     recorded: tuple[Path, list[EmotionEvent]], tmp_path: Path
 ) -> None:
-    from runtime.recording import Recorder
+    from runtime.outputs.recording import Recorder
 
     other = tmp_path / "other.jsonl"
     Recorder(other, {"feature_spec_sha256": "0" * 64}).close()

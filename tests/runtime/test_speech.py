@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime import models
 from runtime.errors import ModelError, SpeechError, UsageError
 from runtime.speech import open_recogniser
 from runtime.speech.background import Answer, Background
 from runtime.speech.base import SpeechToText, Word
 from runtime.speech.moonshine import Moonshine
 from runtime.speech.vad import VoiceActivity
-from runtime.utterance import Segment
+from runtime.store import models
+from runtime.utterances.segmenter import Segment
 
 Float = NDArray[np.float32]
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
-from runtime.timeline import Timeline
+from runtime.utterances.timeline import Timeline
 
 
 def face(value: float) -> np.ndarray:

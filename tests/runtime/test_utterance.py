@@ -7,7 +7,7 @@ import pytest
 
 from runtime.features.spec import SPEC
 from runtime.speech.base import Word
-from runtime.utterance import Segment, Segmenter, split_words
+from runtime.utterances.segmenter import Segment, Segmenter, split_words
 
 CHUNK_S = 0.032
 

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from runtime import models
 from runtime.errors import FeatureError, ModelError
 from runtime.features.spec import SPEC
 from runtime.features.vision import FaceTracker, VisionFeatures
+from runtime.store import models
 
 Picture = np.ndarray
 YAW, PITCH, ROLL, X, Y, SCALE, PRESENT = (*range(52, 58), SPEC.vision_dim - 1)

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import models
 from runtime.features.vision import VisionFeatures
+from runtime.store import models
 from train import config, run
 
 # Subjects that the hash puts into each split of CK+.

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from export import graph
-from runtime.bundle import Bundle
-from runtime.calibration import SUBSETS
 from runtime.errors import UsageError
+from runtime.judging.calibration import SUBSETS
+from runtime.store.bundle import Bundle
 from train import calibrate, checkpoint, teacher
 from train.calibrate import Options
 from train.losses import teacher_loss

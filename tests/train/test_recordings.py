@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import models
 from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
-from runtime.timeline import Timeline
+from runtime.store import models
+from runtime.utterances.timeline import Timeline
 from train.data import manifest
 from train.data.corpora import EMOTIONS, DataError
 from train.data.shards import Item, Shards, read_items, write_index, write_items

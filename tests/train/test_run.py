@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from export import bundle as writer
 from export import graph, measure, parity, quantize
-from runtime.bundle import Bundle
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
+from runtime.store.bundle import Bundle
 from train import checkpoint, config, run
 from train.data.corpora import DataError
 

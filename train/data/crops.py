@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from runtime import models
 from runtime.features.appearance import aligned
 from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
+from runtime.store import models
 
 from .corpora import DataError
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError
 from runtime.features.spec import SPEC
-from runtime.files import write_file
+from runtime.system.files import write_file
 from train.prepare import joined
 
 from . import corpora

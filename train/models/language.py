@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from runtime import models as store
 from runtime.errors import ModelError
+from runtime.store import models as store
 
 __all__ = ["FrozenLanguage", "LanguageEncoder", "load_frozen", "load_pretrained", "locate"]
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from .schemas import EmotionEvent
+from ..schemas import EmotionEvent
 
 __all__ = ["Sink"]
 

@@ -5,8 +5,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from .features.audio import AudioFeatures
-from .features.spec import SPEC
+from ..features.audio import AudioFeatures
+from ..features.spec import SPEC
 
 __all__ = ["Timeline"]
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from .errors import DmdLiveError, IsolationError
+from ..errors import DmdLiveError, IsolationError
 
 __all__ = ["isolated"]
 

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .bench import CASES, Measured
-from .device import this_device
-from .errors import EngineError
+from ..errors import EngineError
+from ..system.device import this_device
+from .run import CASES, Measured
 
 __all__ = ["report", "require_some", "show", "summary", "tables"]
 
 
 def summary(found: Sequence[Measured], n_threads: int) -> dict[str, Any]:
     """Everything, for JSON, with the machine it was found on."""
-    from . import __version__  # set after its modules are imported
+    from .. import __version__  # set after its modules are imported
 
     return {
         "device": asdict(this_device()),

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.base import Engine
+from ..features.normal import SpeechStatistics
+from ..features.pack import Rows, pack
+from ..features.spec import MODALITIES
+from ..features.text import TextFeatures
+from ..schemas import EmotionEvent
+from ..speech.base import Word
+from ..store.bundle import Bundle
 from .baseline import Baseline
-from .bundle import Bundle
 from .calibration import CONVERSATION, subset_name
-from .engines.base import Engine
-from .features.normal import SpeechStatistics
-from .features.pack import Rows, pack
-from .features.spec import MODALITIES
-from .features.text import TextFeatures
-from .schemas import EmotionEvent
-from .speech.base import Word
 
 __all__ = ["PRESENT", "Evidence", "Judge", "newest_that_fit"]
 

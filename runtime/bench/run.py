@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .bundle import Bundle
-from .engines import gpu
-from .engines.base import Arrays, Engine
-from .engines.golden import check
-from .engines.ort import PROVIDERS, OrtEngine
-from .engines.stored import BACKENDS, built, folders
-from .engines.trt import TrtEngine
-from .errors import DmdLiveError, EngineError
-from .features.pack import Rows, pack
-from .features.spec import SPEC
-from .features.text import TextFeatures
-from .isolated import isolated
+from ..engines import gpu
+from ..engines.base import Arrays, Engine
+from ..engines.golden import check
+from ..engines.ort import PROVIDERS, OrtEngine
+from ..engines.stored import BACKENDS, built, folders
+from ..engines.trt import TrtEngine
+from ..errors import DmdLiveError, EngineError
+from ..features.pack import Rows, pack
+from ..features.spec import SPEC
+from ..features.text import TextFeatures
+from ..store.bundle import Bundle
+from ..system.isolated import isolated
 from .power import PowerMeter
 
 __all__ = [

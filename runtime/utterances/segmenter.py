@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .features.spec import SPEC
-from .speech.base import Word
+from ..features.spec import SPEC
+from ..speech.base import Word
 
 __all__ = ["Segment", "Segmenter", "split_words"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
-from .features.spec import MODALITIES
-from .features.vision import Seen
-from .schemas import EmotionEvent
+from ..errors import UsageError
+from ..features.spec import MODALITIES
+from ..features.vision import Seen
+from ..schemas import EmotionEvent
 
 if TYPE_CHECKING:
-    from .live import EmotionStream
+    from ..live import EmotionStream
 
 __all__ = ["check", "draw", "show"]
 

@@ -7,8 +7,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from .features.spec import SPEC
-from .speech.base import Word
+from ..features.spec import SPEC
+from ..speech.base import Word
 
 __all__ = ["FROZEN", "PictureQuality", "sound_notes", "word_notes"]
 

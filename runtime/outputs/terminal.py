@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from .features.spec import MODALITIES
-from .judge import PRESENT
-from .schemas import EmotionEvent
+from ..features.spec import MODALITIES
+from ..judging.judge import PRESENT
+from ..schemas import EmotionEvent
 
 __all__ = ["View"]
 

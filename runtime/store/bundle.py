@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .calibration import Calibration
-from .errors import BundleError
-from .features.spec import SPEC
+from ..errors import BundleError
+from ..features.spec import SPEC
+from ..judging.calibration import Calibration
 
 __all__ = ["CERTIFICATE", "DEFAULT", "FORMAT", "Bundle", "own_hash"]
 
 FORMAT = 2
 CERTIFICATE = "certificate.json"  # what export cost the models; export.parity writes it
-DEFAULT = Path(__file__).parent / "default_bundle"
+DEFAULT = Path(__file__).parent.parent / "default_bundle"
 # Smallest and fastest first.
 _PREFERENCE = ("int8", "fp16", "fp32")
 _logger = logging.getLogger("dmd_live")

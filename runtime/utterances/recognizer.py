@@ -9,17 +9,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .features.spec import SPEC
-from .features.text import TextFeatures
-from .features.vision import FaceTracker, Seen, VisionFeatures
-from .judge import PRESENT, Evidence, newest_that_fit
+from ..features.spec import SPEC
+from ..features.text import TextFeatures
+from ..features.vision import FaceTracker, Seen, VisionFeatures
+from ..judging.judge import PRESENT, Evidence, newest_that_fit
+from ..sources.base import AudioChunk, Packet
+from ..speech.background import Answer, Stage, Transcriber
+from ..speech.base import Word
+from ..speech.vad import VoiceActivity
 from .quality import FROZEN, PictureQuality, sound_notes, word_notes
-from .sources.base import AudioChunk, Packet
-from .speech.background import Answer, Stage, Transcriber
-from .speech.base import Word
-from .speech.vad import VoiceActivity
+from .segmenter import Segment, Segmenter, split_words
 from .timeline import Timeline
-from .utterance import Segment, Segmenter, split_words
 
 __all__ = ["Recognizer"]
 

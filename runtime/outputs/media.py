@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UsageError
-from .features.spec import SPEC
-from .utterance import Segment
+from ..errors import UsageError
+from ..features.spec import SPEC
+from ..utterances.segmenter import Segment
 
 __all__ = ["SoundFolder"]
 

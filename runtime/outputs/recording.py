@@ -22,11 +22,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import SourceError, UsageError
-from .features.spec import MODALITIES, SPEC
-from .judge import Evidence
-from .schemas import EmotionEvent
-from .speech.base import Word
+from ..errors import SourceError, UsageError
+from ..features.spec import MODALITIES, SPEC
+from ..judging.judge import Evidence
+from ..schemas import EmotionEvent
+from ..speech.base import Word
 
 __all__ = ["FORMAT", "Recorder", "Recording"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BundleError, UsageError
-from .features.spec import MODALITIES
+from ..errors import BundleError, UsageError
+from ..features.spec import MODALITIES
 
 __all__ = ["BALANCED", "CONVERSATION", "PRIORS", "SUBSETS", "Calibration", "subset_name"]
 

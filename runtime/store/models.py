@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .errors import ModelError, UsageError
+from ..errors import ModelError, UsageError
 
 __all__ = [
     "PARTS",
@@ -305,7 +305,7 @@ def _cached(part: Part, folder: Path) -> _Place:
 
 def _carried(package: Package) -> _Place | None:
     """The part's folder in an installed package, found without importing the package."""
-    root = Path(__file__).parent
+    root = Path(__file__).parent.parent
     if package.module:
         spec = importlib.util.find_spec(package.module)
         if spec is None or not spec.submodule_search_locations:
