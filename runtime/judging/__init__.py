@@ -1,0 +1,1 @@
+"""From an utterance's evidence to an event: the model's answer, calibrated, with its doubts."""

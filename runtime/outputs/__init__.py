@@ -1,0 +1,1 @@
+"""Where events go: terminal, window, recording, sinks of your own."""

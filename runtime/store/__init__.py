@@ -1,0 +1,1 @@
+"""What is loaded: bundles, and pretrained models of others."""

@@ -1,0 +1,1 @@
+"""What is asked of the machine: whole files, threads, processes apart, its name."""
