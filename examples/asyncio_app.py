@@ -18,7 +18,7 @@ async def blink() -> None:
 
 async def main() -> None:
     """Print one line per utterance while the eyes blink."""
-    devices = {"input": sys.argv[1]} if sys.argv[1:] else {"camera": 0, "microphone": "default"}
+    devices = {"file": sys.argv[1]} if sys.argv[1:] else {"camera": 0, "microphone": "default"}
     eyes = asyncio.create_task(blink())
     async with EmotionStream(**devices) as stream:
         async for event in stream:

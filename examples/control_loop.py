@@ -13,7 +13,7 @@ PERIOD_S = 0.05
 
 def main() -> None:
     """Twenty times a second: read what is known, act, go on."""
-    devices = {"input": sys.argv[1]} if sys.argv[1:] else {"camera": 0, "microphone": "default"}
+    devices = {"file": sys.argv[1]} if sys.argv[1:] else {"camera": 0, "microphone": "default"}
     face = "neutral"
     with EmotionStream(**devices, realtime=True, provisional=True) as stream:
         while not stream.ended:

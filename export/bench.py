@@ -1,7 +1,7 @@
 """How fast a bundle is against torch and against the published model: `python -m export.bench`.
 
-Measured as by `dmd-live --bench` (see `runtime/bench.py`), in one run: every engine and precision
-of the bundle that runs here, the checkpoint that it came from in torch, and the published
+Measured as by `dmd-live --bench` (see `runtime/bench/run.py`), in one run: every engine and
+precision of the bundle that runs here, the checkpoint that it came from in torch, and the published
 architecture with BERT-base in torch. Accuracy is what the bundle's certificate says.
 """
 

@@ -33,7 +33,7 @@ def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m export.picture")
     try:
-        with EmotionStream(input=options.input, bundle=options.bundle) as stream:
+        with EmotionStream(file=options.input, bundle=options.bundle) as stream:
             events = list(stream)
         draw(Path(options.input), events, Path(options.out))
     except DmdLiveError as error:

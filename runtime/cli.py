@@ -5,19 +5,18 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .config import option, parse
-from .engines.choose import ENGINES
 from .errors import DmdLiveError, UsageError
-from .judging.calibration import PRIORS
 from .live import EmotionStream
 from .schemas import EmotionEvent
 from .store import models
+from .stream.options import StreamOptions
 from .system import threads
 
 __all__ = ["Options", "main"]
@@ -25,13 +24,13 @@ __all__ = ["Options", "main"]
 _DEMO = Path(__file__).parent / "demo" / "demo.mp4"
 _EPILOG = """examples:
   dmd-live --demo                          the built-in clip, through the whole path
-  dmd-live --input talk.mp4 --json         a file, one JSON line per utterance
+  dmd-live --file talk.mp4 --json         a file, one JSON line per utterance
   dmd-live --camera 0                      webcam and default microphone
   dmd-live --microphone default            voice only
   dmd-live --camera 0 --record day.jsonl   words, feature rows and events of it in a file
   dmd-live --replay day.jsonl --bundle B   the same with another model
   dmd-live --doctor                        is this machine ready? what is missing, what mends it
-  dmd-live --doctor --input talk.mp4       the same for a file: no camera, no microphone
+  dmd-live --doctor --file talk.mp4       the same for a file: no camera, no microphone
   dmd-live --bench --threads 1             how fast the model is here, by every engine
   dmd-live --list-devices                  microphones and cameras that are here
   dmd-live --list-models                   pretrained parts: where they are, their licences
@@ -44,73 +43,16 @@ Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the mes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StreamOptions):
     """One emotion per utterance from words, voice and face: of a file, or live."""
 
-    input: str | None = option(None, metavar="FILE", help="analyse a video or audio file")
-    camera: str | None = option(
-        None,
-        metavar="N|URL",
-        help="live pictures: index, device path, RTSP or HTTP URL, GStreamer pipeline, video file",
-    )
-    microphone: str | None = option(
-        None, metavar="NAME", help="live sound: device name or default; none without --camera only"
-    )
-    width: int | None = option(None, metavar="PIXELS", help="picture width to ask the camera for")
-    height: int | None = option(None, metavar="PIXELS", help="picture height to ask for")
-    rate_hz: float | None = option(None, metavar="HZ", help="picture rate to ask for")
-    av_offset_ms: int = option(
-        0, metavar="MS", help="added to the time of pictures, where they come later than sound"
-    )
-    bundle: str | None = option(None, metavar="FOLDER", help="the model; default: the built-in one")
-    engine: str = option(
-        "auto",
-        choices=ENGINES,
-        help="what runs the model: auto measures what is here once and takes the fastest",
-    )
-    stt: str = option(
-        "auto",
-        choices=("auto", "vosk", "moonshine", "none"),
-        help="speech-to-text; auto takes Vosk when its model is here, else Moonshine",
-    )
-    stt_model: str | None = option(
-        None, metavar="FOLDER", help="a Vosk model of your own, with --stt vosk"
-    )
-    stt_wait_ms: int = option(
-        1_500, metavar="MS", help="live: how long a final event waits for words that come late"
-    )
-    provisional: bool = option(
-        False, help="early estimates too: after 1 s of speech, then every --hop-ms"
-    )
-    hop_ms: int = option(500, metavar="MS", help="time between early estimates")
+    input: str | None = option(None, metavar="FILE", help="the former name of --file")
     json: bool = option(
         False,
         help="print one JSON object per event (runtime/event.schema.json describes it); with "
         "--doctor and --bench one for all",
     )
-    prior: str | None = option(
-        None,
-        choices=PRIORS,
-        help="how common emotions are: as in conversation, where people are neutral half the time "
-        "(the default), or all equally; a replay has the recording's",
-    )
-    baseline: bool = option(
-        False, help="learn how the speaker usually reads, and correct for it (one speaker)"
-    )
-    baseline_file: str | None = option(
-        None, metavar="FILE", help="the same, kept in FILE; remove it to forget the speaker"
-    )
-    record: str | None = option(
-        None, metavar="FILE", help="store words, feature rows and events, no sound or pictures"
-    )
-    replay: str | None = option(
-        None, metavar="FILE", help="judge what --record stored again, perhaps by another --bundle"
-    )
-    save_media: str | None = option(
-        None, metavar="FOLDER", help="store the sound of every utterance in a new folder"
-    )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
-    realtime: bool = option(False, help="pace a file like a live stream; the events stay the same")
     demo: bool = option(False, help="analyse the built-in clip")
     doctor: bool = option(
         False, help="check what the other options need (default: camera 0, microphone) and stop"
@@ -129,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, argv, prog="dmd-live", epilog=_EPILOG)
     logging.basicConfig(format="dmd-live: %(message)s", level=logging.WARNING)
+    if options.input is not None:
+        print("dmd-live: --input is now called --file", file=sys.stderr)
+        options = replace(options, file=options.input, input=None)
     code = 0
     try:
         # What stops a service ends it as Ctrl-C does.
@@ -175,8 +120,8 @@ def _diagnose(options: Options) -> int:
     from .doctor.base import Use
     from .doctor.report import diagnose, report
 
-    live = options.camera is not None or options.microphone is not None
-    file = options.demo or options.input is not None
+    live = options.devices
+    file = options.demo or options.file is not None
     replay = options.replay is not None
     default = not (live or file or replay)
     checks = diagnose(
@@ -205,49 +150,31 @@ def _measure(options: Options) -> None:
 
 
 def _listen(options: Options) -> None:
-    media = options.input
     if options.demo:
-        if {media, options.camera, options.microphone, options.replay} != {None}:
+        if {options.file, options.camera, options.microphone, options.replay} != {None}:
             raise UsageError(
-                "--demo brings its own clip; leave out --input, --camera, --microphone, --replay"
+                "--demo brings its own clip; leave out --file, --camera, --microphone, --replay"
             )
-        media = str(_DEMO)
-    live = options.camera is not None or options.microphone is not None
-    if media is None and not live and options.replay is None:
-        raise UsageError("nothing to listen to; try --demo, --input FILE or --camera 0 (--help)")
-    microphone = options.microphone
-    if options.camera is not None and microphone is None and media is None:
-        microphone = "default"
+        options = replace(options, file=str(_DEMO))
+    if options.file is None and not options.devices and options.replay is None:
+        raise UsageError("nothing to listen to; try --demo, --file FILE or --camera 0 (--help)")
+    if options.camera is not None and options.microphone is None and options.file is None:
+        options = replace(options, microphone="default")
     if options.overlay:
-        if media is None and options.camera is None:
-            raise UsageError("--overlay shows pictures: name a --camera or an --input with some")
+        if options.file is None and options.camera is None:
+            raise UsageError("--overlay shows pictures: name a --camera or a --file with some")
         from .outputs.overlay import check
 
         check()
-    on_panel = live and _on_screen(options) and not options.overlay
-    stream = EmotionStream(
-        input=media,
-        camera=options.camera,
-        microphone=microphone,
-        replay=options.replay,
-        bundle=options.bundle,
-        engine=options.engine,
-        stt=options.stt,
-        stt_model=options.stt_model,
-        realtime=options.realtime,
-        # The panel of a live terminal and the window show them; lines would flood the terminal.
-        provisional=options.provisional or on_panel or (live and options.overlay),
-        hop_ms=options.hop_ms,
-        stt_wait_ms=options.stt_wait_ms,
-        av_offset_ms=options.av_offset_ms,
-        width=options.width,
-        height=options.height,
-        rate_hz=options.rate_hz,
-        prior=options.prior,
-        baseline=options.baseline_file or options.baseline,
-        record=options.record,
-        save_media=options.save_media,
-    )
+    on_panel = options.devices and _on_screen(options) and not options.overlay
+    wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
+    # The panel of a live terminal and the window show them; lines would flood the terminal.
+    wanted["provisional"] |= on_panel or (options.devices and options.overlay)
+    _watch(EmotionStream(**wanted), options, on_panel=on_panel)
+
+
+def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
+    """Print or show a stream's events, and what is to be said at its end."""
     if options.overlay:
         stream.on_event(partial(_line, options))
     with stream:
@@ -261,7 +188,7 @@ def _listen(options: Options) -> None:
         except KeyboardInterrupt:
             _drop_output()  # a reader that does not read would hold the end up
             print(file=sys.stderr)
-        if live:
+        if options.devices:
             _summary(stream.stats)
         elif options.replay is not None:
             replay = stream.stats["replay"]
@@ -291,7 +218,7 @@ def _print(options: Options, event: EmotionEvent) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if options.camera is None and options.microphone is None:
+        if not options.devices:
             _drop_output()
             raise UsageError(f"the output cannot be written ({error.strerror})") from error
         logging.warning("an event cannot be written (%s); the stream goes on", error.strerror)

@@ -207,7 +207,7 @@ def test_an_empty_room_is_no_event(root: Path, tmp_path: Path, room: str) -> Non
     with wave.open(str(tmp_path / "room.wav"), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))
         file.writeframes((32_767 * hum * (room == "hum")).astype(np.int16).tobytes())
-    command = [sys.executable, "-m", "runtime.cli", "--input", tmp_path / "room.wav", "--json"]
+    command = [sys.executable, "-m", "runtime.cli", "--file", tmp_path / "room.wav", "--json"]
     out = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert (out.returncode, out.stdout) == (0, ""), out.stderr
     assert "nobody spoke" in out.stderr

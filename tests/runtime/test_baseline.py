@@ -76,10 +76,10 @@ def finals(stream: EmotionStream) -> list[EmotionEvent]:
 
 def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
     """A speaker who is known to read as the first sentence does; the file is kept up to date."""
-    off = finals(EmotionStream(input=demo))
+    off = finals(EmotionStream(file=demo))
     path = tmp_path / "anna.json"
     recorded = tmp_path / "talk.jsonl"
-    new = EmotionStream(input=demo, baseline=path)
+    new = EmotionStream(file=demo, baseline=path)
     fresh = finals(new)
     assert new.stats["baseline"] == 2
     assert fresh[0].probabilities == off[0].probabilities  # nothing was known of the speaker
@@ -89,7 +89,7 @@ def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
     known["odds"][off[0].emotion] = 1.0
     known["sentiment"] = 0.5
     path.write_text(json.dumps(known))
-    stream = EmotionStream(input=demo, baseline=path, record=recorded)
+    stream = EmotionStream(file=demo, baseline=path, record=recorded)
     habit = finals(stream)
     assert habit[0].probabilities[off[0].emotion] < off[0].probabilities[off[0].emotion]
     assert habit[0].sentiment == pytest.approx(off[0].sentiment - 0.5)
@@ -102,18 +102,18 @@ def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
 
 
 def test_resetting_is_recorded(demo: Path, tmp_path: Path) -> None:
-    off = finals(EmotionStream(input=demo))
+    off = finals(EmotionStream(file=demo))
     path, recorded = tmp_path / "anna.json", tmp_path / "talk.jsonl"
-    finals(EmotionStream(input=demo, baseline=path))
+    finals(EmotionStream(file=demo, baseline=path))
     known = json.loads(path.read_text())
     known["odds"] = {name: 2.0 * (name != "neutral") for name in known["odds"]}
     path.write_text(json.dumps(known))
-    stream = EmotionStream(input=demo, baseline=path, record=recorded)
+    stream = EmotionStream(file=demo, baseline=path, record=recorded)
     stream.on_event(lambda event: stream.reset_baseline())
     first, second = finals(stream)
     assert first.probabilities != off[0].probabilities
     # What is forgotten is the baseline and the speech that the second one would be heard against.
-    plain = EmotionStream(input=demo)
+    plain = EmotionStream(file=demo)
     plain.on_event(lambda event: plain.reset_baseline())
     assert second.probabilities == finals(plain)[1].probabilities
     assert second.probabilities != off[1].probabilities
@@ -123,16 +123,16 @@ def test_resetting_is_recorded(demo: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_baseline_is_told(demo: Path, tmp_path: Path) -> None:
     path = tmp_path / "anna.json"
-    finals(EmotionStream(input=demo, baseline=path))
+    finals(EmotionStream(file=demo, baseline=path))
     good = json.loads(path.read_text())
     for wrong in ("{}", "no JSON", json.dumps({**good, "odds": {"joy": 1}})):
         path.write_text(wrong)
         with pytest.raises(UsageError, match="not a baseline"):
-            EmotionStream(input=demo, baseline=path).__enter__()
+            EmotionStream(file=demo, baseline=path).__enter__()
         assert path.read_text() == wrong
     with pytest.raises(UsageError, match="cannot be read"):
-        EmotionStream(input=demo, baseline=tmp_path).__enter__()
+        EmotionStream(file=demo, baseline=tmp_path).__enter__()
     # Learned with another model: of no use, and begun anew.
     path.write_text(json.dumps({**good, "bundle_sha256": "0" * 64}))
-    finals(EmotionStream(input=demo, baseline=path))
+    finals(EmotionStream(file=demo, baseline=path))
     assert json.loads(path.read_text()) == good

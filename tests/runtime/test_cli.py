@@ -46,7 +46,7 @@ def write_wav(path: Path, samples: np.ndarray) -> Path:
 @pytest.fixture(scope="module")
 def heard(root: Path, demo: Path) -> list[dict]:
     """The events of the demo clip."""
-    return events(dmd_live(root, "--input", str(demo), "--json"))
+    return events(dmd_live(root, "--file", str(demo), "--json"))
 
 
 def without_latency(found: list[dict]) -> list[dict]:
@@ -79,7 +79,7 @@ def test_demo_clip_has_two_spoken_sentences(heard: list[dict], root: Path) -> No
 def test_same_clip_same_events_fast_and_in_real_time(
     heard: list[dict], root: Path, demo: Path
 ) -> None:
-    again = events(dmd_live(root, "--input", str(demo), "--json", "--realtime"))
+    again = events(dmd_live(root, "--file", str(demo), "--json", "--realtime"))
     assert without_latency(again) == without_latency(heard)
 
 
@@ -99,7 +99,7 @@ def test_sound_without_pictures_and_without_words(root: Path, demo: Path, tmp_pa
         for frame in container.decode(audio=0):
             pieces += [r.to_ndarray()[0] for r in resampler.resample(frame)]
     speech = write_wav(tmp_path / "speech.wav", np.concatenate(pieces) / 32_768)
-    found = events(dmd_live(root, "--input", str(speech), "--json", "--stt", "none"))
+    found = events(dmd_live(root, "--file", str(speech), "--json", "--stt", "none"))
     assert len(found) == 2
     for event in found:
         assert event["modalities"] == {
@@ -114,7 +114,7 @@ def test_sound_without_pictures_and_without_words(root: Path, demo: Path, tmp_pa
 
 def test_silence_is_not_an_error(root: Path, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "silence.wav", np.zeros(48_000))
-    out = dmd_live(root, "--input", str(path), "--json")
+    out = dmd_live(root, "--file", str(path), "--json")
     assert (out.returncode, out.stdout) == (0, "")
     assert out.stderr == "dmd-live: nobody spoke\n"
 
@@ -122,9 +122,9 @@ def test_silence_is_not_an_error(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("--input", "no/such/file.mp4"),
-        ("--input", "pyproject.toml"),
-        ("--input", "."),
+        ("--file", "no/such/file.mp4"),
+        ("--file", "pyproject.toml"),
+        ("--file", "."),
         ("--demo", "--bundle", "no/such/bundle"),
         ("--demo", "--camera", "0"),
         ("--camera", "0", "--microphone", "none"),

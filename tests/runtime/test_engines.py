@@ -341,7 +341,7 @@ def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UsageError, match="no engine 'npu'; there are: auto, cpu, cuda"):
         open_engine(Bundle.load(), "npu")
     with pytest.raises(UsageError, match="no engine 'npu'"):
-        EmotionStream(input="talk.mp4", engine="npu")
+        EmotionStream(file="talk.mp4", engine="npu")
 
 
 @pytest.mark.skipif(
@@ -444,7 +444,7 @@ def test_auto_measures_every_engine_of_the_bundle(
 def talk(root: Path) -> dict[str, Any]:
     """A sentence without pictures and words: quick."""
     sentence = min((root / "tests" / "golden" / "emodb").glob("*.flac"))
-    return {"input": sentence, "stt": "none"}
+    return {"file": sentence, "stt": "none"}
 
 
 def test_a_stream_falls_back_with_one_line(
@@ -468,7 +468,7 @@ def test_a_stream_falls_back_with_one_line(
 def test_the_command_says_in_one_line_that_an_engine_does_not_run(
     talk: dict[str, Any], root: Path
 ) -> None:
-    command = [sys.executable, "-m", "runtime.cli", "--input", talk["input"], "--stt", "none"]
+    command = [sys.executable, "-m", "runtime.cli", "--file", talk["file"], "--stt", "none"]
     outs = [
         subprocess.run([*command, *options], cwd=root, capture_output=True, text=True, check=True)
         for options in ([], ["--engine", "tensorrt"])

@@ -46,7 +46,7 @@ def packets(demo: Path) -> list[Packet]:
 
 @pytest.fixture(scope="module")
 def offline(demo: Path) -> list[EmotionEvent]:
-    with EmotionStream(input=demo) as stream:
+    with EmotionStream(file=demo) as stream:
         return list(stream)
 
 
@@ -121,10 +121,10 @@ def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) 
         with FileSource(clip) as file:
             script = Script(list(file.packets()), paced=True)
             script.modalities = file.modalities
-        with EmotionStream(input=clip) as stream:
+        with EmotionStream(file=clip) as stream:
             offline = list(stream)
         with (
-            EmotionStream(input=clip, realtime=True, provisional=True) as paced,
+            EmotionStream(file=clip, realtime=True, provisional=True) as paced,
             EmotionStream(source=script, provisional=True) as beside,
         ):
             assert said(list(paced)) == said(offline), clip
@@ -801,7 +801,7 @@ def test_the_sound_is_stored_only_when_asked_for(
 def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
     from runtime.outputs.overlay import draw
 
-    with EmotionStream(input=demo) as stream:
+    with EmotionStream(file=demo) as stream:
         events = list(stream)
     seen = stream.seen
     assert seen is not None
@@ -865,3 +865,10 @@ def test_the_terminal_shows_words_bars_and_what_is_missing(offline: list[Emotion
     stats["down"] = {"audio": "is it muted?"}  # told before anybody speaks
     assert "audio: is it muted?" in shown(None)
     assert "audio: is it muted?" in shown(event)
+
+
+def test_the_former_name_of_file_still_works(demo: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="file="):
+        stream = EmotionStream(input=demo)
+    with stream:
+        assert len([event for event in stream if event.type == "final"]) == 2

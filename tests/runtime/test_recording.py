@@ -40,7 +40,7 @@ def recorded(
 ) -> tuple[Path, list[EmotionEvent]]:
     """The demo clip with early estimates: a recording, and its events."""
     path = tmp_path_factory.mktemp("recording") / "talk.jsonl"
-    events = every_event(EmotionStream(input=demo, provisional=True, record=path))
+    events = every_event(EmotionStream(file=demo, provisional=True, record=path))
     assert {event.type for event in events} == {"provisional", "final"}
     return path, events
 
@@ -150,7 +150,7 @@ def test_what_is_no_recording_is_refused_in_one_line(
     before = path.read_bytes()
     for options in ({"record": path}, {"record": tmp_path / "no" / "folder"}):
         with pytest.raises(UsageError, match=r"exists|cannot record"):
-            EmotionStream(input=demo, **options).__enter__()  # type: ignore[arg-type]
+            EmotionStream(file=demo, **options).__enter__()  # type: ignore[arg-type]
     assert path.read_bytes() == before
     with pytest.raises(UsageError, match="leave both out"):
         EmotionStream(replay=path, baseline=True)
@@ -176,7 +176,7 @@ def test_a_full_disk_ends_the_recording_not_the_stream(
     """The system refuses to let any file grow beyond 40 kB, in the middle of a line."""
     _, events = recorded
     path = tmp_path / "full.jsonl"
-    stream = EmotionStream(input=demo, provisional=True, record=path)
+    stream = EmotionStream(file=demo, provisional=True, record=path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
     try:

@@ -140,7 +140,7 @@ def test_from_checkpoint_to_events(
         writer.publish(folder, "int8", None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     writer.publish(folder, "fp32", None, tmp_path / "out")
-    with EmotionStream(input=demo, bundle=tmp_path / "out") as stream:
+    with EmotionStream(file=demo, bundle=tmp_path / "out") as stream:
         events = list(stream)
     assert len(events) == 2
     assert all(event.modalities["text"] == "present" for event in events)

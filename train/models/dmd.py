@@ -63,7 +63,7 @@ class Features:
 
 class DMD(nn.Module):
     """The model that is exported. Its emotions are logits of a world where all are equally common;
-    temperatures and the prior are applied beside the graph (`runtime/calibration.py`).
+    temperatures and the prior are applied beside the graph (`runtime/judging/calibration.py`).
 
     `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
     """

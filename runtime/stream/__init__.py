@@ -1,0 +1,1 @@
+"""The parts of `EmotionStream`: its options, what it opens, its thread, its events."""

@@ -1,0 +1,239 @@
+"""Opening what a stream works with, in an order that tells mistakes early."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..engines.base import Engine
+from ..engines.choose import ENGINES, open_engine
+from ..errors import UsageError
+from ..features.spec import SPEC
+from ..features.text import TextFeatures
+from ..features.vision import VisionFeatures
+from ..judging.baseline import Baseline
+from ..judging.calibration import CONVERSATION, PRIORS
+from ..judging.judge import Judge
+from ..outputs.media import SoundFolder
+from ..outputs.recording import Recorder, Recording
+from ..outputs.sinks import Sink
+from ..sources.base import Source
+from ..speech import open_recogniser
+from ..speech.background import Background, Inline, Transcriber
+from ..store import models
+from ..store.bundle import Bundle
+from ..utterances.recognizer import Recognizer
+from .options import StreamOptions
+
+__all__ = ["Parts", "described", "open_parts", "source_of"]
+
+_logger = logging.getLogger("dmd_live")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a stream works with, open. `recognizer`: None for a replay."""
+
+    engine: Engine
+    judge: Judge
+    baseline: Baseline | None
+    transcriber: Transcriber | None
+    recognizer: Recognizer | None
+    media: SoundFolder | None
+    sinks: Sequence[Sink]
+    recorder: Recorder | None
+
+
+def source_of(options: StreamOptions) -> Source | Recording:
+    """What the options name, not open yet. Raises UsageError without a microphone."""
+    if options.replay is not None:
+        return Recording(Path(options.replay))
+    if options.file is not None:
+        from ..sources.file import FileSource
+
+        return FileSource(options.file, realtime=options.realtime)
+    if options.microphone is None or options.microphone == "none":
+        raise UsageError(
+            "utterances are found by voice: a live stream needs a microphone (its name or default)"
+        )
+    from ..sources.merged import MergedSource
+    from ..sources.microphone import MicrophoneSource
+
+    heard = MicrophoneSource(options.microphone)
+    if options.camera is None:
+        return MergedSource(heard)
+    from ..sources.camera import CameraSource
+
+    seen = CameraSource(
+        options.camera, width=options.width, height=options.height, rate_hz=options.rate_hz
+    )
+    return MergedSource(seen, heard)
+
+
+def open_parts(
+    options: StreamOptions,
+    source: Source | Recording,
+    *,
+    live: bool,
+    sinks: Sequence[Sink],
+    owned: ExitStack,
+) -> Parts:
+    """Open everything; `owned` closes it in reverse order. Raises DmdLiveError."""
+    bundle = Bundle.load(options.bundle)
+    # The source comes next: a wrong file or device must be told before slow models load.
+    owned.enter_context(source)
+    text = TextFeatures(bundle.tokenizer_json)
+    baseline = _open_baseline(options, source, bundle)
+    engine = open_engine(bundle, _engine_name(options, source))
+    prior = _prior(options, source)
+    media = None if options.save_media is None else SoundFolder(Path(options.save_media))
+    transcriber, recognizer = None, None
+    if isinstance(source, Recording):
+        _compare(source, _identity(bundle, engine))
+    else:
+        transcriber, no_text = _open_transcriber(options, source, live=live)
+        if transcriber is not None:
+            owned.callback(transcriber.close)
+        has = source.modalities
+        recognizer = Recognizer(
+            text,
+            vision=VisionFeatures(models.resolve("face-landmarker")) if "vision" in has else None,
+            transcriber=transcriber,
+            no_text=no_text,
+            no_vision="no camera" if live else "no pictures in the file",
+            down=getattr(source, "down", {}),
+            hop_s=options.hop_ms / 1e3 if options.provisional else None,
+            stt_wait_s=options.stt_wait_ms / 1e3,
+            av_offset_s=options.av_offset_ms / 1e3,
+            monotonic=getattr(source, "monotonic", False),
+            keep=None if media is None else media.add,
+        )
+    opened = ExitStack()
+    owned.callback(_close_sinks, opened)
+    entered = tuple(opened.enter_context(sink) for sink in sinks)
+    if media is not None:
+        media.open()
+    recorder = None
+    if options.record is not None:
+        recorder = _open_recorder(Path(options.record), bundle, engine, baseline, prior)
+        owned.callback(recorder.close)
+    if baseline is not None and options.baseline_file is not None:
+        owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
+    return Parts(
+        engine=engine,
+        judge=Judge(bundle, engine, text, baseline, prior),
+        baseline=baseline,
+        transcriber=transcriber,
+        recognizer=recognizer,
+        media=media,
+        sinks=entered,
+        recorder=recorder,
+    )
+
+
+def described(engine: Engine) -> dict[str, str]:
+    """The engine's name and precision."""
+    return {"engine": engine.name, "precision": engine.precision}
+
+
+def _open_transcriber(
+    options: StreamOptions, source: Source, *, live: bool
+) -> tuple[Transcriber | None, str]:
+    """The recogniser of words, and the reason that events report where there is none."""
+    if "audio" not in source.modalities or options.stt == "none":
+        return None, "speech-to-text off"
+    stt_model = None if options.stt_model is None else Path(options.stt_model)
+    again = partial(open_recogniser, options.stt, stt_model)
+    recogniser = again()
+    if recogniser is None:
+        return None, "no speech recogniser installed"
+    # A file waits for its words, so that its events depend on nothing else.
+    return (Background(recogniser, again) if live else Inline(recogniser)), ""
+
+
+def _open_baseline(
+    options: StreamOptions, source: Source | Recording, bundle: Bundle
+) -> Baseline | None:
+    baseline = Baseline(bundle.emotions)
+    if isinstance(source, Recording):
+        state = source.header["baseline"]
+        if state is None:
+            return None
+        if source.header["bundle_sha256"] == bundle.info["bundle_sha256"]:
+            baseline.restore(state)
+        return baseline
+    if not options.corrected:
+        return None
+    if options.baseline_file is not None:
+        baseline.load(Path(options.baseline_file), bundle.info["bundle_sha256"])
+    return baseline
+
+
+def _save_baseline(baseline: Baseline, path: Path, bundle: Bundle) -> None:
+    try:
+        baseline.save(path, bundle.info["bundle_sha256"])
+    except OSError as error:
+        _logger.warning("%s: the baseline is not saved (%s)", path, error.strerror)
+
+
+def _open_recorder(
+    path: Path, bundle: Bundle, engine: Engine, baseline: Baseline | None, prior: str
+) -> Recorder:
+    from .. import __version__  # set after this module is imported
+
+    header = {
+        "dmd_live": __version__,
+        **_identity(bundle, engine),
+        "baseline": None if baseline is None else baseline.state(),
+        "prior": prior,
+    }
+    return Recorder(path, header)
+
+
+def _close_sinks(opened: ExitStack) -> None:
+    try:
+        opened.close()
+    except Exception:
+        _logger.exception("a sink failed to close")
+
+
+def _engine_name(options: StreamOptions, source: Source | Recording) -> str:
+    """A recording is judged by the engine it was made with: only that one gives equal bits."""
+    if options.engine != "auto" or not isinstance(source, Recording):
+        return options.engine
+    recorded = source.header.get("engine")
+    return recorded if recorded in ENGINES else "auto"
+
+
+def _prior(options: StreamOptions, source: Source | Recording) -> str:
+    if options.prior is None and isinstance(source, Recording):
+        recorded = source.header["prior"]
+        return recorded if recorded in PRIORS else CONVERSATION
+    return options.prior or CONVERSATION
+
+
+def _identity(bundle: Bundle, engine: Engine) -> dict[str, Any]:
+    """What a recording says about who judged it."""
+    return {
+        "feature_spec_sha256": SPEC.sha256(),
+        "bundle_sha256": bundle.info["bundle_sha256"],
+        **described(engine),
+    }
+
+
+def _compare(recording: Recording, now: dict[str, Any]) -> None:
+    """Say it when a recording was judged by another model or engine than it now will be."""
+    was = {"engine": "cpu", **recording.header}
+    if any(was[name] != now[name] for name in ("bundle_sha256", "precision", "engine")):
+        _logger.warning(
+            "recorded with bundle %s (%s, %s), judged with %s (%s, %s): events may differ",
+            was["bundle_sha256"][:12],
+            was["engine"],
+            was["precision"],
+            now["bundle_sha256"][:12],
+            now["engine"],
+            now["precision"],
+        )

@@ -1,0 +1,98 @@
+"""The thread of a stream: from its source to events."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..judging.judge import Evidence
+from ..outputs.recording import Recording
+from ..schemas import EmotionEvent
+from ..sources.base import Source
+from .log import EventLog
+from .opening import Parts
+
+__all__ = ["MUTED_S", "Runner"]
+
+_logger = logging.getLogger("dmd_live")
+_SLOW_S = 0.1  # an early estimate that takes longer than this costs the next ones their turn
+MUTED_S = 5.0
+"""A microphone that delivers nothing but zeros for so long is called muted."""
+
+
+class Runner:
+    """Judges what the source brings, and hands the events to the log and to callbacks."""
+
+    def __init__(self, log: EventLog, *, live: bool) -> None:
+        self._log, self._live = log, live
+        self.callbacks: list[Callable[[EmotionEvent], object]] = []
+        self.n_callback_errors = 0
+        self.replayed = {"events": 0, "changed": 0}
+        self.closing = False
+        """Set it, and the thread ends with the next packet."""
+        self.reset_baseline = False
+        """Set it, and what is known of the speaker is forgotten before the next event."""
+
+    def run(self, source: Source | Recording, parts: Parts) -> None:
+        """All of the source; what goes wrong ends the log."""
+        failed: Exception | None = None
+        try:
+            if isinstance(source, Recording):
+                self._rejudge(source, parts)
+            else:
+                self._listen(source, parts)
+        except Exception as error:
+            failed = None if self.closing else error
+        finally:
+            self._log.end(failed)
+
+    def _listen(self, source: Source, parts: Parts) -> None:
+        recognizer, patient_until, told = parts.recognizer, 0.0, False
+        assert recognizer is not None
+        for packet in source.packets():
+            if self.closing:
+                return
+            for evidence in recognizer.tick() if packet is None else recognizer.push(packet):
+                begun = time.monotonic()
+                if evidence.type == "provisional" and self._live and begun < patient_until:
+                    continue  # the model is slow here: finals and pictures come first
+                self._publish(evidence, parts)
+                took_s = time.monotonic() - begun
+                patient_until = begun + 2.0 * took_s if took_s > _SLOW_S else 0.0
+            if self._live and (recognizer.muted_s >= MUTED_S) != told:
+                told = not told
+                if told:
+                    _logger.warning("the microphone delivers nothing but zeros; is it muted?")
+        if not self.closing:
+            for evidence in recognizer.flush():
+                self._publish(evidence, parts)
+
+    def _rejudge(self, recording: Recording, parts: Parts) -> None:
+        for evidence, recorded in recording.entries():
+            if self.closing:
+                return
+            event = self._publish(evidence, parts, recorded["latency_ms"])
+            self.replayed["events"] += 1
+            self.replayed["changed"] += json.loads(event.to_json()) != recorded
+
+    def _publish(
+        self, evidence: Evidence, parts: Parts, latency_ms: dict[str, float] | None = None
+    ) -> EmotionEvent:
+        """Judge the evidence, record and hand out the event; `latency_ms` replaces its own."""
+        if self.reset_baseline:
+            self.reset_baseline = False
+            evidence = replace(evidence, baseline_reset=True)
+        event = parts.judge.event(evidence)
+        if latency_ms is not None:
+            event = replace(event, latency_ms=latency_ms)
+        if parts.recorder is not None:
+            parts.recorder.add(evidence, event)
+        self._log.add(event)
+        for take in (*(sink.emit for sink in parts.sinks), *self.callbacks):
+            try:
+                take(event)
+            except Exception:
+                self.n_callback_errors += 1
+                _logger.exception("a callback of on_event failed; the stream goes on")
+        return event
