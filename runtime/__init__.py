@@ -10,6 +10,7 @@ from .live import EmotionStream
 from .outputs.sinks import Sink
 from .schemas import EmotionEvent
 from .sources.base import AudioChunk, Source, VideoFrame
+from .version import __version__
 
 __all__ = [
     "AudioChunk",
@@ -21,8 +22,6 @@ __all__ = [
     "VideoFrame",
     "__version__",
 ]
-
-__version__ = "0.1.0"
 
 # From 1.29 on, onnxruntime reports to its maker unless this is set before it is first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .config import option, parse
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
@@ -18,6 +17,7 @@ from .schemas import EmotionEvent
 from .store import models
 from .stream.options import StreamOptions
 from .system import threads
+from .version import __version__
 
 __all__ = ["Options", "main"]
 
@@ -64,7 +64,7 @@ class Options(StreamOptions):
     list_devices: bool = option(False, help="list microphones and cameras and stop")
     list_models: bool = option(False, help="list the pretrained parts and stop")
     download: str | None = option(None, metavar="NAME", help="fetch a pretrained part and stop")
-    version: bool = option(False, help="print the version and stop")
+    version: bool = option(False, help="print the versions of program, model and features")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +98,7 @@ def _drop_output() -> None:
 
 def _run(options: Options) -> int:
     if options.version:
-        print(f"dmd-live {__version__}")
+        _version(options.bundle)
     elif options.doctor:
         return _diagnose(options)
     elif options.bench:
@@ -114,6 +114,14 @@ def _run(options: Options) -> int:
     else:
         _listen(options)
     return 0
+
+
+def _version(bundle: str | None) -> None:
+    from .features.spec import SPEC
+    from .store.bundle import Bundle
+
+    sha256 = Bundle.load(bundle).info["bundle_sha256"]
+    print(f"dmd-live {__version__}, bundle {sha256[:12]}, feature spec {SPEC.version}")
 
 
 def _diagnose(options: Options) -> int:

@@ -72,3 +72,45 @@ def test_importing_the_package_loads_numpy_and_the_standard_library_only(root: P
     )
     foreign = set(out.stdout.split()) - sys.stdlib_module_names - {"runtime", "numpy"}
     assert not foreign
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of the three packages, by name."""
+    found = {}
+    for package in FORBIDDEN:
+        for file in sorted((root / package).rglob("*.py")):
+            parts = file.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imported(name: str, file: Path, known: set[str]) -> set[str]:
+    """Modules that are loaded when this one is: not those that a function imports."""
+    found = set()
+    package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            inner = {f"{module}.{alias.name}" for alias in node.names}
+            found |= (inner & known) | ({module} & known if inner - known else set())
+    return found
+
+
+def test_no_module_needs_itself(root: Path) -> None:
+    files = modules(root)
+    needs = {name: imported(name, file, set(files)) for name, file in files.items()}
+    while needs:  # what needs nothing that is left can be loaded first
+        ready = {name for name, others in needs.items() if not others & needs.keys()}
+        assert ready, f"import circle among {sorted(needs)}"
+        needs = {name: others for name, others in needs.items() if name not in ready}
+
+
+def test_every_module_says_what_is_public(root: Path) -> None:
+    for name, file in modules(root).items():
+        if file.stem == "__init__":
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets
+                 if isinstance(t, ast.Name)]  # fmt: skip
+        assert "__all__" in names, name

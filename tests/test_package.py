@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 TOP = {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "train", "export", "runtime", "tests",
-       "configs", "docs", "examples", "check", ".ci", ".gitignore"}  # fmt: skip
+       "configs", "docs", "examples", "check", ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff",
+       "CONTRIBUTING.md", "SECURITY.md"}  # fmt: skip
 # In every program that starts below: any name looked up or any connection opened ends it.
 NO_NETWORK = """
 import sys
@@ -86,7 +87,7 @@ def test_readme_example_runs(root: Path, demo: Path, tmp_path: Path) -> None:
 
 
 def test_readme_commands_have_the_options_that_it_shows(root: Path) -> None:
-    files = (root / "README.md", *(root / "docs").glob("*.md"))
+    files = (*root.glob("*.md"), *(root / "docs").glob("*.md"))
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
              for line in block.splitlines()]  # fmt: skip
@@ -104,6 +105,21 @@ def test_readme_commands_have_the_options_that_it_shows(root: Path) -> None:
         assert out.returncode == 0, out.stderr
         known = set(re.findall(r"--[a-z-]+", out.stdout))
         assert options <= known, program
+
+
+def test_readme_is_short_and_links_lead_somewhere(root: Path) -> None:
+    assert len((root / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    for file in (*root.glob("*.md"), *(root / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)", file.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (file.parent / link).exists(), f"{file.name}: {link}"
+
+
+def test_one_version_everywhere(root: Path) -> None:
+    from runtime import __version__
+
+    assert f"\nversion: {__version__}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {__version__}\n" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_a_run_opens_no_connection(root: Path) -> None:
@@ -156,7 +172,7 @@ def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
         assert re.search(wanted, out, re.MULTILINE), (name, out)
 
 
-@pytest.mark.parametrize("path", ["README.md", "runtime/default_bundle/MODEL_CARD.md"])
+@pytest.mark.parametrize("path", ["docs/measured.md", "runtime/default_bundle/MODEL_CARD.md"])
 def test_published_figures_are_those_of_the_bundle(root: Path, path: str) -> None:
     bundle = root / "runtime" / "default_bundle"
     info = json.loads((bundle / "bundle.json").read_text())

@@ -19,10 +19,10 @@ from runtime.judging.calibration import Calibration
 from . import checkpoint
 from .data import corpora
 from .data.compose import Composer
+from .judging import Judge, fit_subset, not_below_one_sense
 from .loop import SUBSETS
 from .prepare import prepare
 from .provenance import commit, write_json
-from .run import Judge, fit_subset, not_below_one_sense
 
 __all__ = ["Options", "main", "read"]
 

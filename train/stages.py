@@ -18,7 +18,7 @@ import torch
 
 from runtime.errors import UsageError
 
-from . import checkpoint, distill, parallel, run
+from . import checkpoint, distill, parallel, training
 from .config import Config
 from .data import corpora
 from .models.language import locate
@@ -29,7 +29,7 @@ from .teacher import Teacher
 __all__ = ["train_stages"]
 
 
-def train_stages(settings: Config, options: run.Options) -> None:
+def train_stages(settings: Config, options: training.Options) -> None:
     """Run the stages that are missing, then write and print the table. Raises DmdLiveError."""
     if options.data_format != "corpora" or options.teacher is None:
         raise UsageError("--teacher needs sentences: the corpora of --data-format corpora")
@@ -69,18 +69,18 @@ def _large(settings: Config, name: str) -> Config:
     )
 
 
-def _train(name: str, settings: Config, options: run.Options, teacher: str | None) -> None:
+def _train(name: str, settings: Config, options: training.Options, teacher: str | None) -> None:
     folder = Path(options.out) / name
     _say(f"\n== {name}")
     if finished(folder, settings):
         _say("finished already")
         return
-    run.train(
+    training.train(
         settings, replace(options, out=str(folder), teacher_checkpoint=teacher, restart=False)
     )
 
 
-def _distil(settings: Config, options: run.Options) -> None:
+def _distil(settings: Config, options: training.Options) -> None:
     """By the first process alone; the others wait for it."""
     _say("\n== language")
     if parallel.is_first():
@@ -94,7 +94,7 @@ def _distil(settings: Config, options: run.Options) -> None:
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(settings.seed))
         chosen = [texts[int(k)] for k in order[: settings.distill.n_sentences]]
         sentences = distill.readable(chosen, (tokenizer, own))
-        model = teacher.model.to(run.device(options.device))
+        model = teacher.model.to(training.device(options.device))
         done = distill.distil(
             distill.Reader(model, tokenizer, precision=settings.optim.precision),
             distill.new_student(settings.model.language, sentences, settings.distill),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..system.device import this_device
+from ..version import __version__
 from .run import CASES, Measured
 
 __all__ = ["report", "require_some", "show", "summary", "tables"]
@@ -14,8 +15,6 @@ __all__ = ["report", "require_some", "show", "summary", "tables"]
 
 def summary(found: Sequence[Measured], n_threads: int) -> dict[str, Any]:
     """Everything, for JSON, with the machine it was found on."""
-    from .. import __version__  # set after its modules are imported
-
     return {
         "device": asdict(this_device()),
         "n_threads": n_threads,

@@ -26,6 +26,7 @@ from ..speech.background import Background, Inline, Transcriber
 from ..store import models
 from ..store.bundle import Bundle
 from ..utterances.recognizer import Recognizer
+from ..version import __version__
 from .options import StreamOptions
 
 __all__ = ["Parts", "described", "open_parts", "source_of"]
@@ -182,8 +183,6 @@ def _save_baseline(baseline: Baseline, path: Path, bundle: Bundle) -> None:
 def _open_recorder(
     path: Path, bundle: Bundle, engine: Engine, baseline: Baseline | None, prior: str
 ) -> Recorder:
-    from .. import __version__  # set after this module is imported
-
     header = {
         "dmd_live": __version__,
         **_identity(bundle, engine),

@@ -1,0 +1,138 @@
+"""Predictions of a torch model, their metrics, and how sure it may be."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from runtime.features.spec import MODALITIES
+from runtime.judging.calibration import CONVERSATION, Calibration
+
+from . import parallel
+from .data.compose import Composer
+from .data.utterance import Corpus, Utterance, collate
+from .loop import (
+    SUBSETS,
+    Predictions,
+    batched,
+    evaluate,
+    keep,
+    predict,
+)
+from .metrics import fit_temperature, risk_threshold
+from .models.dmd import DMD
+
+__all__ = ["Judge", "calibrate", "fit_subset", "not_below_one_sense", "validate"]
+
+_ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not called uncertain
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Predictions and metrics of a model."""
+
+    dmd: DMD
+    precision: str
+    calibration: Calibration | None = None
+
+    def predict(
+        self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
+    ) -> Predictions:
+        """What the model says with these modalities only; sentiments are not clipped."""
+        cut = self.dmd.config.masked
+        batches = (keep(collate(part), subset, cut=cut) for part in batched(utterances, 64))
+        return predict(
+            self.dmd,
+            batches,
+            clipped=False,
+            precision=self.precision,
+            calibration=self.calibration,
+        )
+
+    def score(
+        self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
+    ) -> dict[str, float]:
+        """Metrics, by name."""
+        found = self.predict(utterances, subset)
+        return evaluate(found, found["emotion_label"], found["sentiment_label"])
+
+    def table(self, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
+        """Metrics of all seven subsets of modalities, by name such as text+vision."""
+        rows = tqdm(SUBSETS, desc="subsets", leave=False, disable=not parallel.is_first())
+        return {"+".join(s): self.score(utterances, s) for s in rows}
+
+
+def validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:
+    """A score to maximise, and what it is the mean of: macro-F1 (or, without emotions, minus the
+    MAE) of the full input and, for models that take any subset, of each modality alone."""
+    masked = judge.dmd.config.masked
+    subsets = [MODALITIES, *((m,) for m in MODALITIES)] if masked else [MODALITIES]
+    scores = {}
+    for subset in subsets:
+        metrics = judge.score(utterances, subset)
+        name = "macro_f1" if "macro_f1" in metrics else "mae"
+        scores[f"{name} {'+'.join(subset)}"] = metrics[name]
+    sign = 1.0 if judge.dmd.n_outputs > 1 else -1.0
+    return sign * float(np.mean(list(scores.values()))), scores
+
+
+def calibrate(
+    judge: Judge, corpus: Corpus, utterances: Iterable[Utterance], emotions: Sequence[str]
+) -> Calibration:
+    """A temperature for each of the seven subsets of modalities, for they differ in how sure they
+    are; and the confidence that predictions of a subset need to be wrong as rarely as
+    `_ACCEPTED_ERROR`, where emotions are as common as in conversation.
+
+    Text alone is calibrated on sentences in their natural frequency where the corpus has them.
+    """
+    temperature, uncertain_below = {}, {}
+    for subset in SUBSETS:
+        shown = utterances
+        if subset == ("text",) and isinstance(corpus, Composer):
+            shown = corpus.told("valid")
+        found = judge.predict(shown, subset)
+        known = (found["emotion_label"] >= 0) & found["present"].any(axis=1)
+        if not known.any():
+            continue
+        name = "+".join(subset)
+        chosen = {key: values[known] for key, values in found.items()}
+        temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
+    return Calibration(
+        emotions=tuple(emotions),
+        temperature=temperature,
+        uncertain_below=not_below_one_sense(uncertain_below),
+    )
+
+
+def fit_subset(name: str, found: Predictions, emotions: Sequence[str]) -> tuple[float, float]:
+    """The temperature of a subset of modalities, and the confidence that it needs.
+
+    The temperature is never below 1: the modalities of composed utterances agree more than those of
+    people, and would make the model surer than it learned to be.
+    """
+    logits, labels = found["logits"], found["emotion_label"]
+    temperature = max(1.0, round(fit_temperature(logits, labels), 3))
+    fitted = Calibration(emotions=tuple(emotions), temperature={name: temperature})
+    return temperature, round(_threshold(fitted, logits, found["present"], labels), 3)
+
+
+def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
+    """Thresholds of subsets; for the same reason, none below all those of its modalities alone."""
+    return {
+        subset: max(needed, min(uncertain_below.get(m, 0.0) for m in subset.split("+")))
+        for subset, needed in uncertain_below.items()
+    }
+
+
+def _threshold(
+    calibration: Calibration, logits: NDArray[Any], present: NDArray[Any], labels: NDArray[Any]
+) -> float:
+    """The confidence needed in conversation: labels count as often as they come there."""
+    prior = calibration.prior(CONVERSATION)
+    share = np.bincount(labels, minlength=len(prior)) / len(labels)
+    weight = prior[labels] / share[labels]
+    probabilities = calibration.probabilities(logits, present, CONVERSATION)
+    return risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight)

@@ -1,0 +1,273 @@
+"""One training run: data, model, epochs with early stopping, calibration, test, checkpoint.
+
+Reads top to bottom. Interrupted at any moment, the same call goes on after the last finished epoch
+and ends with the same result.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from runtime.config import option
+from runtime.errors import UsageError
+
+from . import analysis, checkpoint, parallel
+from .board import Board
+from .config import Config, ModelConfig
+from .data import corpora
+from .data.compose import Composer
+from .data.open import FORMATS, fit, open_corpus
+from .data.utterance import Corpus, Utterance, collate
+from .judging import Judge, calibrate, validate
+from .loop import (
+    Batch,
+    hide,
+    optimiser,
+    train_epoch,
+)
+from .losses import TrainingDMD
+from .models.dmd import DMD
+from .models.language import LanguageEncoder, load_frozen, load_pretrained
+from .models.tokenizer import pruned, tokenizer_of
+from .models.vocabulary import kept, shrink
+from .state import RunState
+from .teacher import Taught, Teacher
+
+__all__ = ["Options", "device", "train"]
+
+_N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
+_N_STATISTICS = 2_000  # utterances that the input statistics are taken from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train a DMD model: composed corpora, MOSI or MOSEI features, or your own recordings."""
+
+    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data_format: str = option(
+        "corpora",
+        choices=FORMATS,
+        help="corpora: as in train/data/corpora.py; mmsa: a feature pickle of MOSI or MOSEI; "
+        "shards: what train.prepare --manifest wrote",
+    )
+    config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
+    out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
+    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    seed: int | None = option(None, metavar="N", help="instead of the configuration's seed")
+    seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
+    device: str = option("cpu", help="cpu, cuda or cuda:N")
+    set: str | None = option(
+        None,
+        metavar="K=V;K=V",
+        joined_by=";",
+        help="override options, such as optim.epochs=2;model.dim=32; may be repeated",
+    )
+    teacher: str | None = option(
+        None,
+        metavar="NAME",
+        help="a large encoder (Hugging Face name or folder), such as bert-base-uncased: train a "
+        "teacher with it, distil the small encoder, train the student (train/stages.py)",
+    )
+    teacher_checkpoint: str | None = option(
+        None, metavar="DIR", help="checkpoint of a teacher DMD that there is: soft targets only"
+    )
+    taught: str | None = option(
+        None, metavar="FILE", help="sentiments that a teacher read: what train.teacher wrote"
+    )
+    start: str | None = option(
+        None, metavar="DIR", help="begin with the weights of this checkpoint, of an equal model"
+    )
+    tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
+    restart: bool = option(False, help="forget an interrupted or finished run in --out")
+
+
+def train(settings: Config, options: Options) -> None:
+    """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
+    out, target = Path(options.out), device(options.device)
+    torch.use_deterministic_algorithms(True)
+    if settings.optim.n_threads > 0:
+        torch.set_num_threads(settings.optim.n_threads)
+    tokenizer = tokenizer_of(settings)
+    if settings.model.vocabulary and options.data_format == "corpora":
+        tokenizer = pruned(settings, Path(options.data), Path(options.cache))
+    if options.data_format == "corpora" and parallel.is_first():
+        for line in corpora.missing(Path(options.data), settings.data.corpora.split()):
+            print(f"train.run: warning: {line}", file=sys.stderr)
+    corpus = open_corpus(
+        Path(options.data), options.data_format, settings, tokenizer, Path(options.cache)
+    )
+    asked, precision = settings.sha256(), settings.optim.precision
+    settings = fit(settings, corpus)
+    state = RunState.open(out, settings, options.restart)
+    teacher: Teacher | Taught | None = None
+    if options.taught is not None:
+        teacher = Taught(Path(options.taught))
+    if options.teacher_checkpoint is not None:
+        teacher = Teacher(Path(options.teacher_checkpoint), target, precision)
+        if isinstance(corpus, Composer) and settings.data.text_share:
+            teacher.remember(corpus.sentences(), state.folder / "taught.safetensors")
+    valid = corpus.held_out("valid")
+    emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
+
+    dmd = _new_model(settings, corpus, len(emotions), tokenizer)
+    if options.start is not None:
+        _begin_with(dmd, Path(options.start))
+    model = TrainingDMD(dmd, settings).to(target)
+    with Board(
+        out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
+    ) as board:
+        _run_epochs(model, corpus, valid, settings, state, teacher, board)
+    state.restore_best(model)
+    judge = Judge(dmd, precision)
+    if emotions:
+        judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
+
+    test = corpus.held_out("test")
+    metrics = {"valid": judge.table(valid), "test": judge.table(test)}
+    if isinstance(corpus, Composer):
+        metrics["test"]["all text"] = judge.score(corpus.told("test"))
+        if rated := corpus.rated("test"):
+            metrics["test"]["rated text"] = judge.score(rated)
+    info = {
+        "emotions": list(emotions),
+        "commit": state.commit,
+        "asked_sha256": asked,
+        "metrics": metrics,
+        "calibration": judge.calibration.to_dict() if judge.calibration else {},
+        "best_epoch": state.best_epoch + 1,
+        "history": state.history,
+        "data": corpus.about() if isinstance(corpus, Composer) else {"name": options.data_format},
+        "n_parameters": sum(p.numel() for p in dmd.parameters()),
+        "seconds": round(state.seconds, 1),
+    }
+    if parallel.is_first():
+        with parallel.alone():
+            pictured = analysis.collect(
+                model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        analysis.save(out, pictured)
+        checkpoint.save(out, dmd, settings, tokenizer, info)
+        _print_table(metrics["test"])
+        print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
+    state.close()
+
+
+def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> DMD:
+    """The untrained model; weights and input statistics follow from the seed."""
+    torch.manual_seed(settings.seed)
+    language = _language(settings.model)
+    whole = tokenizer_of(settings)
+    if language is not None and tokenizer is not None and whole is not None:
+        pieces = kept(whole, tokenizer)
+        if len(pieces) < language.encoder.get_input_embeddings().num_embeddings:
+            shrink(language.encoder, pieces)
+    dmd = DMD(settings.model, language, n_emotions)
+    # Spread over the epoch, for batches differ in what they hold.
+    chosen = np.linspace(0, corpus.n_training - 1, min(_N_STATISTICS, corpus.n_training))
+    dmd.fit_normalisation(collate([corpus.training(0, int(k)) for k in chosen]))
+    return dmd
+
+
+def _begin_with(dmd: DMD, folder: Path) -> None:
+    """Load a checkpoint's weights; raises UsageError when they are not of such a model."""
+    try:
+        dmd.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--start {folder}: no weights of such a model ({reason})") from error
+
+
+def _language(config: ModelConfig) -> LanguageEncoder | None:
+    if config.text_dim:
+        return None
+    if config.train_language_layers == 0:
+        return load_frozen(config.language, config.language_layers)
+    return load_pretrained(
+        config.language,
+        config.language_layers,
+        freeze_words=config.freeze_word_embeddings,
+        n_trained=config.train_language_layers,
+    )
+
+
+def _run_epochs(
+    model: TrainingDMD,
+    corpus: Corpus,
+    valid: Iterable[Utterance],
+    settings: Config,
+    state: RunState,
+    teacher: Teacher | Taught | None,
+    board: Board,
+) -> None:
+    """The epochs that `state` lacks, until the validation score stops rising."""
+    optim = settings.optim
+    n_batches = corpus.n_training // optim.batch_size
+    if n_batches < optim.accumulate:
+        raise UsageError(f"{corpus.n_training} training utterances do not fill one step")
+    adam, schedule = optimiser(model, optim, optim.epochs * (n_batches // optim.accumulate))
+    state.restore(model, adam, schedule)
+    parallel_model = parallel.wrap(model)
+    for epoch in range(state.epoch, optim.epochs):
+        if epoch - state.best_epoch > optim.patience or epoch == optim.stop_after > 0:
+            break
+        # Dropout follows from the epoch alone, so that a resumed run is the same run.
+        torch.manual_seed(settings.seed * 1_000 + epoch)
+        batches = tqdm(
+            _training_batches(corpus, epoch, n_batches, settings, teacher),
+            desc=f"epoch {epoch + 1} of {optim.epochs}",
+            total=n_batches,
+            unit="batch",
+            disable=not parallel.is_first(),
+        )
+        losses = train_epoch(parallel_model, batches, adam, schedule, optim)
+        score, scores = validate(Judge(model.dmd, optim.precision), valid)
+        state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
+        board.epoch(epoch + 1, losses, scores)
+        if parallel.is_first():
+            print("  losses: " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+            shown = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            print(f"  on validation: {shown}", flush=True)
+
+
+def _training_batches(
+    corpus: Corpus, epoch: int, n: int, settings: Config, teacher: Teacher | Taught | None
+) -> Iterator[tuple[Batch, Tensor | None]]:
+    """Batches with some modalities hidden, and what the teacher says of them whole."""
+    size = settings.optim.batch_size
+    for k in range(n):
+        utterances = [corpus.training(epoch, k * size + i) for i in range(size)]
+        rng = np.random.default_rng((settings.seed, epoch, k, 1))
+        batch = hide(collate(utterances), settings.data.modality_dropout, rng)
+        yield batch, None if teacher is None else teacher(utterances)
+
+
+def _print_table(rows: dict[str, dict[str, float]]) -> None:
+    names = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr")
+    print(f"\n{'test split':<20}" + "".join(f"{name:>13}" for name in names))
+    for subset, values in rows.items():
+        cells = (f"{values[n]:13.3f}" if n in values else f"{'':>13}" for n in names)
+        print(f"{subset:<20}" + "".join(cells))
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; raises UsageError when it cannot be used."""
+    try:
+        if name == "cuda":  # torchrun gives every process a device of its own
+            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        found = torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
+    return found
