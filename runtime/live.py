@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from .errors import UsageError
-from .features.vision import Seen
+from .features.tracking import Seen
 from .outputs.recording import Recording
 from .outputs.sinks import Sink
 from .schemas import EmotionEvent

@@ -4,8 +4,7 @@ MediaPipe's three face networks run here on LiteRT, without the mediapipe packag
 reports its use to its maker over the network, which a private runtime must not do. The steps
 between the networks follow MediaPipe's published graphs (face_detector_graph.cc,
 face_landmarks_detector_graph.cc, face_blendshapes_graph.cc, v1.0); a golden test compares the
-result with MediaPipe's own. `VisionFeatures` treats each picture on its own; `FaceTracker` chooses
-among several faces the one that it has followed, and changes nothing where there is only one.
+result with MediaPipe's own. Each picture is treated on its own; `tracking.py` follows a face.
 """
 
 import os
@@ -24,9 +23,10 @@ from numpy.typing import NDArray
 
 from ..errors import FeatureError, ModelError
 from .appearance import Appearance
+from .boxes import merge_overlapping
 from .spec import SPEC
 
-__all__ = ["Face", "FaceTracker", "Seen", "VisionFeatures"]
+__all__ = ["APPEARANCE", "Face", "VisionFeatures"]
 
 Float = NDArray[np.float32]
 
@@ -34,8 +34,6 @@ APPEARANCE = Path(__file__).parent.parent / "assets" / "appearance.onnx"
 _DETECTOR_SIZE = 128
 _LANDMARK_SIZE = 256
 _ROI_SCALE = 1.5
-_NMS_IOU = 0.3
-_LOST_S = 1.0  # a face that is not seen for longer is no longer followed
 # The detector wants surroundings: a second look has a margin of this share of the picture.
 _MARGIN = 0.375
 # A picture up to this size may be nothing but a face, tighter than the detector finds any. The
@@ -168,7 +166,7 @@ class VisionFeatures:
         found = regressors.reshape(-1, 16)[keep].astype(np.float64)
         found[:, :2] += _anchors()[keep]
         found[:, 4:] += np.tile(_anchors()[keep], 6)
-        found = _merge_overlapping(found, scores[keep])
+        found = merge_overlapping(found, scores[keep])
         found[:, [0, *range(4, 16, 2)]] -= dx
         found[:, [1, *range(5, 16, 2)]] -= dy
         return sorted((found / scale).astype(np.float32), key=lambda box: -box[2] * box[3])
@@ -208,59 +206,6 @@ class VisionFeatures:
         xy = points[:, :2] @ to_picture.T + centre
         landmarks = np.column_stack([xy, points[:, 2] * size[0] / _LANDMARK_SIZE])
         return landmarks.astype(np.float32), score
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
-    """A picture and the face that is followed in it.
-
-    `rgb`: (H, W, 3) uint8; `row`: (Dv,) float32 (see `VisionFeatures.row`); `box`: x, y of the
-    centre, width, height in pixels, None without a face; `n_faces`: in view, followed or not.
-    """
-
-    rgb: NDArray[np.uint8]
-    row: Float
-    box: tuple[float, float, float, float] | None
-    n_faces: int
-
-
-class FaceTracker:
-    """Follows one face through the pictures of a stream.
-
-    It begins with the largest one and stays with the face nearest to where it last was. When that
-    one is hidden while others are in view, for up to 1 s nobody is seen rather than somebody else;
-    then the largest is followed. With one face in view the rows are those of `VisionFeatures.row`.
-    """
-
-    def __init__(self, networks: VisionFeatures) -> None:
-        self._networks = networks
-        self._last: Float | None = None  # box of the face that is followed
-        self._last_s = self._several_s = -np.inf  # when it, and when several faces, were seen
-
-    def look(self, rgb: NDArray[np.uint8], time_s: float) -> Seen:
-        """Take the (H, W, 3) uint8 picture of `time_s`; raises FeatureError for any other."""
-        boxes = self._networks.boxes(rgb)
-        if len(boxes) > 1:
-            self._several_s = time_s
-        box, face = next(self._networks.faces(rgb, self._choose(boxes, time_s)), (None, None))
-        if box is not None:
-            self._last, self._last_s = box, time_s
-        return Seen(
-            rgb=rgb,
-            row=VisionFeatures.row_of(face, rgb),
-            box=None if box is None else (box[0], box[1], box[2], box[3]),
-            n_faces=len(boxes),
-        )
-
-    def _choose(self, boxes: list[Float], time_s: float) -> list[Float]:
-        """The boxes to look into, the first choice first."""
-        last = self._last
-        since_s = time_s - min(self._last_s, self._several_s)
-        if last is None or not boxes or since_s > _LOST_S:
-            return boxes
-        nearest = min(boxes, key=lambda box: np.hypot(*(box[:2] - last[:2])))
-        near = np.hypot(*(nearest[:2] - last[:2])) <= last[2]
-        return [nearest] if near else []
 
 
 class _Network:
@@ -308,31 +253,6 @@ def _anchors() -> NDArray[np.float64]:
         y, x = np.meshgrid(grid, grid, indexing="ij")
         centres.append(np.repeat(np.column_stack([x.ravel(), y.ravel()]), per_cell, axis=0))
     return np.concatenate(centres)
-
-
-def _merge_overlapping(
-    boxes: NDArray[np.float64], scores: NDArray[np.floating[Any]]
-) -> NDArray[np.float64]:
-    """Weighted non-maximum suppression (non_max_suppression_calculator.cc, WEIGHTED):
-    each cluster of overlapping boxes becomes its score-weighted mean. `boxes`: (n, 16)."""
-    merged = []
-    order = np.argsort(-scores, kind="stable")
-    while len(order):
-        overlap = _iou(boxes[order[0]], boxes[order]) > _NMS_IOU
-        overlap[0] = True
-        cluster = order[overlap]
-        merged.append(np.average(boxes[cluster], axis=0, weights=scores[cluster]))
-        order = order[~overlap]
-    return np.array(merged).reshape(-1, 16)
-
-
-def _iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of one (x, y, w, h, ...) box with (n, ...) others."""
-    low = np.maximum(box[:2] - box[2:4] / 2, others[:, :2] - others[:, 2:4] / 2)
-    high = np.minimum(box[:2] + box[2:4] / 2, others[:, :2] + others[:, 2:4] / 2)
-    shared = np.prod(np.maximum(high - low, 0.0), axis=1)
-    union = np.prod(box[2:4]) + np.prod(others[:, 2:4], axis=1) - shared
-    return np.asarray(shared / np.maximum(union, 1e-9))
 
 
 def _whole(rgb: NDArray[np.uint8]) -> list[Float]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..features.spec import MODALITIES
-from ..features.vision import Seen
+from ..features.tracking import Seen
 from ..schemas import EmotionEvent
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..features.spec import SPEC
 from ..features.text import TextFeatures
-from ..features.vision import FaceTracker, Seen, VisionFeatures
+from ..features.tracking import FaceTracker, Seen
+from ..features.vision import VisionFeatures
 from ..judging.judge import PRESENT, Evidence, newest_that_fit
 from ..sources.base import AudioChunk, Packet
 from ..speech.background import Answer, Stage, Transcriber

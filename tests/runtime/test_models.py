@@ -15,7 +15,7 @@ import pytest
 
 from runtime.errors import ModelError, UsageError
 from runtime.store import models
-from runtime.store.models import Archive, Package, Part
+from runtime.store.catalogue import Archive, Package, Part
 
 A, B = b"first file " * 1000, b"second file"
 CARRIER = Package(requirement="carries==1", module="carries_a_part", folder="model")

@@ -9,7 +9,8 @@ import pytest
 
 from runtime.errors import FeatureError, ModelError
 from runtime.features.spec import SPEC
-from runtime.features.vision import FaceTracker, VisionFeatures
+from runtime.features.tracking import FaceTracker
+from runtime.features.vision import VisionFeatures
 from runtime.store import models
 
 Picture = np.ndarray
