@@ -311,7 +311,7 @@ def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     rated = [u for u in drawn if u.emotion < 0]
     assert {u.sentiment for u in rated} == {-2.0}
     assert 0.1 < len(rated) / 400 < 0.3
-    assert composer.n_too_long == 1
+    assert composer.about()["n_texts_too_long"] == 1
     # mean |rating| 2, polarity 1 and -0.5
     assert composer.sentiment_of[EMOTIONS.index("happiness")] == pytest.approx(2.0)
     assert composer.sentiment_of[EMOTIONS.index("fear")] == pytest.approx(-1.0)

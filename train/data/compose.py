@@ -5,9 +5,8 @@ different person who shows the same emotion. It teaches fusion, and is called wh
 utterance is a function of (seed, epoch, index) alone, so that an interrupted run sees the same.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from train.prepare import Features
 
 from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from .faces import Faces
+from .sentences import Sentence, portioned, sort_texts
 from .spoken import Spoken
+from .strange import strange_rows
 from .utterance import Utterance, labelled_part
 from .voices import Voices
 
@@ -29,20 +30,6 @@ __all__ = ["Composer"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
-
-_PLEASANTNESS = {"anger": -1, "disgust": -1, "fear": -1, "happiness": 1, "neutral": 0,
-                 "sadness": -1, "surprise": 0}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Sentence:
-    words: str
-    ids: NDArray[np.int64]
-    emotion: int
-    sentiment: float
-    corpus: str
-    arousal: float = float("nan")
-    meant: str = ""  # the words, where `words` is what a recogniser might make of them
 
 
 # An emotion that is drawn less often than this share of its fair part counts as drawn so often.
@@ -80,38 +67,17 @@ class Composer:
         self._oddness = odd / odd.sum()
         self.n_training = config.utterances_per_epoch
         self._tokenizer = tokenizer = TextFeatures(tokenizer_json)
-        self._rated: dict[str, list[_Sentence]] = defaultdict(list)
-        self._told: dict[tuple[str, int], list[_Sentence]] = defaultdict(list)
-        self.n_too_long = 0
-        self.n_wordless = 0
-        self.sentiment_of, scale = _weak_sentiment(texts)
-        n_special = len(tokenizer.ids(""))
-        for text in texts:
-            ids = tokenizer.ids(text.text)
-            if len(ids) > SPEC.max_pieces:
-                self.n_too_long += 1  # left out: features are never truncated
-                continue
-            if len(ids) == n_special:
-                self.n_wordless += 1  # "?!": on the device, text is absent then
-                continue
-            if text.rating is not None:
-                arousal = float("nan") if text.arousal is None else text.arousal
-                sentence = _Sentence(
-                    text.text, ids, text.emotion, text.rating, text.corpus, arousal
-                )
-                self._rated[text.split].append(sentence)
-                continue
-            polarity = None if text.polarity is None else scale * text.polarity
-            weak = self.sentiment_of[text.emotion] if polarity is None else polarity
-            sentence = _Sentence(text.text, ids, text.emotion, float(weak), text.corpus)
-            self._told[text.split, text.emotion].append(sentence)
+        sentences = sort_texts(texts, tokenizer)
+        self.sentiment_of = sentences.sentiment_of
+        self._rated, self._told = sentences.rated, sentences.told
+        self._n_left_out = sentences.n_too_long, sentences.n_wordless
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
         self._voices = Voices(features.voices)
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
-        self._sentences = _portioned([*told, *self._rated["train"]], config, seed)
+        self._sentences = portioned([*told, *self._rated["train"]], config, seed)
         self._weights = {kind: self._class_weights(kind) for kind in (*MODALITIES, "whole")}
         self._priors = {kind: _log_prior(weights) for kind, weights in self._weights.items()}
         self._order: tuple[int, NDArray[np.int64]] | None = None
@@ -125,8 +91,8 @@ class Composer:
         return {
             "corpora": self._corpora,
             "weak_sentiment": self.sentiment_of.tolist(),
-            "n_texts_too_long": self.n_too_long,
-            "n_texts_without_words": self.n_wordless,
+            "n_texts_too_long": self._n_left_out[0],
+            "n_texts_without_words": self._n_left_out[1],
             "n_pictures_without_face": self._n_faceless,
             "without_voice": [EMOTIONS[e] for e in _lacking(self._voices)],
             "without_face": [EMOTIONS[e] for e in _lacking(self._faces)],
@@ -223,7 +189,7 @@ class Composer:
         kinds = np.repeat(np.arange(4), [*counts, n - sum(counts)])
         return np.random.default_rng((self._seed, epoch, 0, 1)).permutation(kinds)
 
-    def _sentence(self, batch: int, place: int) -> _Sentence:
+    def _sentence(self, batch: int, place: int) -> Sentence:
         """The sentence at a place of the text batch of that number, counted over all epochs.
 
         Each comes once before any comes again, and a batch holds sentences of about the same
@@ -261,7 +227,7 @@ class Composer:
         self,
         rng: Rng,
         split: str,
-        sentence: _Sentence,
+        sentence: Sentence,
         shown: dict[str, int],
         emotion: int,
         *,
@@ -377,7 +343,7 @@ class Composer:
             labelled_parts=self._config.labelled_parts,
         )
 
-    def _heard(self, rng: Rng, sentence: _Sentence) -> _Sentence:
+    def _heard(self, rng: Rng, sentence: Sentence) -> Sentence:
         """The sentence as a recogniser might have understood it."""
         if self._config.word_drop == self._config.word_confusion == 0.0:
             return sentence
@@ -387,7 +353,7 @@ class Composer:
             return sentence
         return replace(sentence, words=words, ids=ids, meant=sentence.words)
 
-    def _text_only(self, sentence: _Sentence) -> Utterance:
+    def _text_only(self, sentence: Sentence) -> Utterance:
         audio, vision = _nothing()
         return Utterance(
             id=sentence.meant or sentence.words,
@@ -412,22 +378,6 @@ def _nothing() -> tuple[Float, Float]:
     return np.zeros((0, SPEC.audio_dim), np.float32), np.zeros((0, SPEC.vision_dim), np.float32)
 
 
-def _weak_sentiment(texts: Sequence[Text]) -> tuple[Float, float]:
-    """(7,) sentiment of each emotion, in [-3, 3]; and the mean absolute rating of a sentence, which
-    polarity 1 stands for."""
-    ratings = [abs(t.rating) for t in texts if t.rating is not None and t.split == "train"]
-    scale = float(np.mean(ratings)) if ratings else 1.0
-    out = np.zeros(len(EMOTIONS), np.float32)
-    for emotion in range(len(EMOTIONS)):
-        polarity = [
-            t.polarity
-            for t in texts
-            if t.polarity is not None and t.split == "train" and t.emotion == emotion
-        ]
-        out[emotion] = scale * float(np.mean(polarity or _PLEASANTNESS[EMOTIONS[emotion]]))
-    return out, scale
-
-
 def _log_prior(weights: NDArray[np.float64]) -> tuple[float, ...]:
     """Logarithms of (7,) weights; an emotion that is never drawn counts as a rare one."""
     return tuple(np.log(np.maximum(weights * len(EMOTIONS), _RAREST)).tolist())
@@ -436,50 +386,6 @@ def _log_prior(weights: NDArray[np.float64]) -> tuple[float, ...]:
 def _lacking(found: Voices | Faces) -> list[int]:
     """The emotions that nobody shows in training."""
     return sorted({*range(len(EMOTIONS))} - {*found.known("train")})
-
-
-def strange_rows(rng: Rng, rows: Float, kept: int) -> Float:
-    """Rows (T, dim) of something that no training corpus resembles: columns scaled, shifted and
-    mixed at random, pieces of time exchanged. Column `kept` stays 0 where it is, and with -1 the
-    last one, which says whether there is a face, is left alone."""
-    n, dim = rows.shape
-    scale = np.exp(rng.normal(0.0, 0.4, dim))
-    smooth = np.convolve(rng.normal(0.0, 1.0, dim + 8), np.ones(9) / 3.0, "valid")
-    out = rows * scale + rng.uniform(0.5, 1.5) * smooth * np.maximum(rows.std(axis=0), 0.1)
-    pieces = np.array_split(np.arange(n), max(1, n // int(rng.integers(4, 16))))
-    out = out[np.concatenate([pieces[k] for k in rng.permutation(len(pieces))])]
-    if kept == -1:
-        out[:, -1] = rows[:, -1]
-        out *= rows[:, -1:] > 0
-    else:
-        out[:, kept] *= rows[:, kept] != 0
-    return out.astype(np.float32)
-
-
-def _portioned(sentences: Sequence[_Sentence], config: DataConfig, seed: int) -> list[_Sentence]:
-    """The sentences of one pass: limited to some of a corpus, repeated for another."""
-    limits, repeats = _by_corpus(config.text_limits), _by_corpus(config.text_repeats)
-    by_corpus: dict[str, list[_Sentence]] = defaultdict(list)
-    for sentence in sentences:
-        by_corpus[sentence.corpus].append(sentence)
-    out = []
-    for corpus, found in by_corpus.items():
-        chosen = found
-        if corpus in limits:
-            order = np.random.default_rng((seed, 3)).permutation(len(found))
-            chosen = [found[k] for k in sorted(order[: limits[corpus]])]
-        out += chosen * repeats.get(corpus, 1)
-    return out
-
-
-def _by_corpus(option: str) -> dict[str, int]:
-    """{"mosi": 4} from "mosi:4"; raises DataError for anything else."""
-    try:
-        return {name: int(n) for name, n in (pair.split(":") for pair in option.split())}
-    except ValueError as error:
-        raise DataError(
-            f"data.text_limits or text_repeats: write corpus:number, not {option!r}"
-        ) from error
 
 
 def _pick(rng: Rng, items: Sequence[Any]) -> Any:
