@@ -97,25 +97,11 @@ def train(settings: Config, options: Options) -> None:
     torch.use_deterministic_algorithms(True)
     if settings.optim.n_threads > 0:
         torch.set_num_threads(settings.optim.n_threads)
-    tokenizer = tokenizer_of(settings)
-    if settings.model.vocabulary and options.data_format == "corpora":
-        tokenizer = pruned(settings, Path(options.data), Path(options.cache))
-    if options.data_format == "corpora" and parallel.is_first():
-        for line in corpora.missing(Path(options.data), settings.data.corpora.split()):
-            print(f"train.run: warning: {line}", file=sys.stderr)
-    corpus = open_corpus(
-        Path(options.data), options.data_format, settings, tokenizer, Path(options.cache)
-    )
+    corpus, tokenizer = _open_data(settings, options)
     asked, precision = settings.sha256(), settings.optim.precision
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
-    teacher: Teacher | Taught | None = None
-    if options.taught is not None:
-        teacher = Taught(Path(options.taught))
-    if options.teacher_checkpoint is not None:
-        teacher = Teacher(Path(options.teacher_checkpoint), target, precision)
-        if isinstance(corpus, Composer) and settings.data.text_share:
-            teacher.remember(corpus.sentences(), state.folder / "taught.safetensors")
+    teacher = _open_teacher(settings, options, corpus, state)
     valid = corpus.held_out("valid")
     emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
 
@@ -134,10 +120,7 @@ def train(settings: Config, options: Options) -> None:
 
     test = corpus.held_out("test")
     metrics = {"valid": judge.table(valid), "test": judge.table(test)}
-    if isinstance(corpus, Composer):
-        metrics["test"]["all text"] = judge.score(corpus.told("test"))
-        if rated := corpus.rated("test"):
-            metrics["test"]["rated text"] = judge.score(rated)
+    metrics["test"] |= _of_sentences(judge, corpus)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
@@ -161,6 +144,41 @@ def train(settings: Config, options: Options) -> None:
         _print_table(metrics["test"])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
     state.close()
+
+
+def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]:
+    """The data set, and the tokenizer of the language branch if there is one."""
+    data, cache = Path(options.data), Path(options.cache)
+    tokenizer = tokenizer_of(settings)
+    if options.data_format == "corpora":
+        if settings.model.vocabulary:
+            tokenizer = pruned(settings, data, cache)
+        for line in corpora.missing(data, settings.data.corpora.split()):
+            if parallel.is_first():
+                print(f"train.run: warning: {line}", file=sys.stderr)
+    return open_corpus(data, options.data_format, settings, tokenizer, cache), tokenizer
+
+
+def _open_teacher(
+    settings: Config, options: Options, corpus: Corpus, state: RunState
+) -> Teacher | Taught | None:
+    if options.teacher_checkpoint is None:
+        return None if options.taught is None else Taught(Path(options.taught))
+    folder, target = Path(options.teacher_checkpoint), device(options.device)
+    teacher = Teacher(folder, target, settings.optim.precision)
+    if isinstance(corpus, Composer) and settings.data.text_share:
+        teacher.remember(corpus.sentences(), state.folder / "taught.safetensors")
+    return teacher
+
+
+def _of_sentences(judge: Judge, corpus: Corpus) -> dict[str, dict[str, float]]:
+    """Metrics of the test sentences that stand alone, where the data set has some."""
+    if not isinstance(corpus, Composer):
+        return {}
+    found = {"all text": judge.score(corpus.told("test"))}
+    if rated := corpus.rated("test"):
+        found["rated text"] = judge.score(rated)
+    return found
 
 
 def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> DMD:

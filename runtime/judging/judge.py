@@ -85,11 +85,7 @@ class Judge:
             self._speech.reset()
             if self._baseline is not None:
                 self._baseline.reset()
-        # Words were cut to fit when they were recognised, but maybe for another tokenizer.
-        words = newest_that_fit(self._text, evidence.words)
-        modalities = dict(evidence.modalities)
-        if evidence.words and not words:  # a single "word" that is no word
-            modalities["text"] = "words do not fit"
+        words, modalities = self._words(evidence)
         text = " ".join(word.text for word in words)
         ids = self._text.ids(text) if words else np.zeros(0, np.int64)
         audio = self._speech.normalise(evidence.audio)
@@ -133,14 +129,16 @@ class Judge:
         )
         if event.type == "provisional":
             event = self._steady(event, probabilities, uncertain_below)
-        ended = time.monotonic()
-        latency_ms = {
-            "queue": evidence.queued_s * 1e3,
-            "words": (evidence.known_s - evidence.arrived_s) * 1e3,
-            "inference": (ended - evidence.known_s) * 1e3,
-            "total": (ended - evidence.arrived_s + evidence.queued_s) * 1e3,
-        }
-        return replace(event, latency_ms=latency_ms)
+        return replace(event, latency_ms=_latency_ms(evidence, time.monotonic()))
+
+    def _words(self, evidence: Evidence) -> tuple[tuple[Word, ...], dict[str, str]]:
+        """The words that the model can take, and which modalities are there."""
+        # They were cut to fit when they were recognised, but maybe for another tokenizer.
+        words = newest_that_fit(self._text, evidence.words)
+        modalities = dict(evidence.modalities)
+        if evidence.words and not words:  # a single "word" that is no word
+            modalities["text"] = "words do not fit"
+        return words, modalities
 
     def _steady(
         self, event: EmotionEvent, new: NDArray[np.float64], uncertain_below: float
@@ -171,3 +169,13 @@ def newest_that_fit(text: TextFeatures, words: tuple[Word, ...]) -> tuple[Word, 
     while words and not text.fits([word.text for word in words]):
         words = words[1:]
     return words
+
+
+def _latency_ms(evidence: Evidence, ended_s: float) -> dict[str, float]:
+    """`EmotionEvent.latency_ms` of an answer that was there at `ended_s`."""
+    return {
+        "queue": evidence.queued_s * 1e3,
+        "words": (evidence.known_s - evidence.arrived_s) * 1e3,
+        "inference": (ended_s - evidence.known_s) * 1e3,
+        "total": (ended_s - evidence.arrived_s + evidence.queued_s) * 1e3,
+    }

@@ -98,20 +98,7 @@ def open_parts(
         transcriber, no_text = _open_transcriber(options, source, live=live)
         if transcriber is not None:
             owned.callback(transcriber.close)
-        has = source.modalities
-        recognizer = Recognizer(
-            text,
-            vision=VisionFeatures(models.resolve("face-landmarker")) if "vision" in has else None,
-            transcriber=transcriber,
-            no_text=no_text,
-            no_vision="no camera" if live else "no pictures in the file",
-            down=getattr(source, "down", {}),
-            hop_s=options.hop_ms / 1e3 if options.provisional else None,
-            stt_wait_s=options.stt_wait_ms / 1e3,
-            av_offset_s=options.av_offset_ms / 1e3,
-            monotonic=getattr(source, "monotonic", False),
-            keep=None if media is None else media.add,
-        )
+        recognizer = _open_recognizer(options, source, text, transcriber, media, no_text, live)
     opened = ExitStack()
     owned.callback(_close_sinks, opened)
     entered = tuple(opened.enter_context(sink) for sink in sinks)
@@ -153,6 +140,31 @@ def _open_transcriber(
         return None, "no speech recogniser installed"
     # A file waits for its words, so that its events depend on nothing else.
     return (Background(recogniser, again) if live else Inline(recogniser)), ""
+
+
+def _open_recognizer(
+    options: StreamOptions,
+    source: Source,
+    text: TextFeatures,
+    transcriber: Transcriber | None,
+    media: SoundFolder | None,
+    no_text: str,
+    live: bool,
+) -> Recognizer:
+    sees = "vision" in source.modalities
+    return Recognizer(
+        text,
+        vision=VisionFeatures(models.resolve("face-landmarker")) if sees else None,
+        transcriber=transcriber,
+        no_text=no_text,
+        no_vision="no camera" if live else "no pictures in the file",
+        down=getattr(source, "down", {}),
+        hop_s=options.hop_ms / 1e3 if options.provisional else None,
+        stt_wait_s=options.stt_wait_ms / 1e3,
+        av_offset_s=options.av_offset_ms / 1e3,
+        monotonic=getattr(source, "monotonic", False),
+        keep=None if media is None else media.add,
+    )
 
 
 def _open_baseline(
