@@ -32,8 +32,8 @@ from runtime.features.spec import SPEC
 from runtime.system.files import write_file
 
 from .data import corpora
-from .data.corpora import EMOTIONS, VOTES, Recording
 from .data.crops import centre, find_faces
+from .data.labels import EMOTIONS, UNKNOWN, VOTES, Recording
 from .data.photographs import vary
 from .metrics import emotion_metrics
 from .models.appearance import AppearanceNet
@@ -136,7 +136,7 @@ def measure(
 ) -> dict[str, float]:
     """Metrics of the seven emotions on crops (n, 60, 60), against label or most frequent vote;
     pictures of anything else are left out."""
-    known = [k for k, p in enumerate(people) if p.emotion != corpora.UNKNOWN]
+    known = [k for k, p in enumerate(people) if p.emotion != UNKNOWN]
     net.eval()
     with torch.no_grad():
         faces = torch.from_numpy(normalised(centre(grey[known])))[:, None]

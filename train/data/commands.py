@@ -6,7 +6,7 @@ The sentences are made from templates, always the same ones.
 
 from itertools import product
 
-from .corpora import EMOTIONS, UNKNOWN, Text, split_by_hash
+from .labels import EMOTIONS, UNKNOWN, Text, split_by_hash
 
 __all__ = ["COMMANDS", "commands"]
 

@@ -18,8 +18,8 @@ from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
 
-from .corpora import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from .faces import Faces
+from .labels import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from .sentences import Sentence, portioned, sort_texts
 from .spoken import Spoken
 from .strange import strange_rows
