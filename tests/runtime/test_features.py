@@ -72,7 +72,9 @@ def test_recognisers_agree_after_normalising() -> None:
 
 def test_text_is_measured_not_truncated(tokenizer_json) -> None:
     text = TextFeatures(tokenizer_json)
-    assert text.ids("hello world").tolist()[0] == 101
+    ids = text.ids("hello world").tolist()
+    assert ids[0] == text.ids("").tolist()[0]  # it begins with [CLS]
+    assert len(ids) == len(text.ids("")) + 2
     long = ["extraordinarily"] * 80
     assert not text.fits(long)
     assert len(text.ids(" ".join(long))) > SPEC.max_pieces
