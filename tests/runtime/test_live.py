@@ -18,7 +18,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from runtime import live
 from runtime.engines import choose
 from runtime.engines.base import Arrays
 from runtime.engines.ort import OrtEngine
@@ -32,6 +31,7 @@ from runtime.sources.merged import MergedSource
 from runtime.speech import open_recogniser
 from runtime.speech.base import Word
 from runtime.store import models
+from runtime.stream import opening
 from runtime.utterances.segmenter import Segment
 
 PATIENT = 60_000  # ms: words come late here, for the script plays faster than people speak
@@ -388,7 +388,7 @@ def recognisers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recogniser], list[
             opened.append(Recogniser() if opened else first)
             return opened[-1]
 
-        monkeypatch.setattr(live, "open_recogniser", reopen)
+        monkeypatch.setattr(opening, "open_recogniser", reopen)
         return opened
 
     return install
@@ -696,7 +696,7 @@ def test_a_recogniser_that_cannot_come_back(
     """It crashes, and its model is gone: text is missing, with the reason; the rest goes on."""
     opened = [Recogniser(crash)]
     monkeypatch.setattr(
-        live,
+        opening,
         "open_recogniser",
         lambda stt, model: opened.pop() if opened else open_recogniser("vosk", tmp_path),
     )
