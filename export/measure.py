@@ -134,7 +134,8 @@ def run(options: Options) -> list[Measured]:
         _composed_test(data, source.config, tokenizer, Path(options.cache)),
         calibration,
     )
-    documents = sorted({*info.get("documents", []), "coverage.png"})
+    # As it is now: another command may have written to it in the meantime.
+    documents = sorted({*bundle.read(folder).get("documents", []), "coverage.png"})
     measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
     bundle.update(folder, {"measured": measured, "documents": documents})
     return found
