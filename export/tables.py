@@ -20,6 +20,8 @@ from runtime.features.vision import APPEARANCE
 from runtime.judging.calibration import SUBSETS
 from runtime.system.files import write_file
 
+from .measure import Measured, table
+
 __all__ = ["Options", "main"]
 
 _MODELS = ("torch", "fp32", "int8")
@@ -68,7 +70,9 @@ def tables(bundle: Path, found: Path) -> dict[str, Callable[[], str]]:
         "headline": lambda: _headline(bundle, found),
         "wild": lambda: _wild(found),
         "rated": lambda: _rated(found),
-        "studio": lambda: _studio(_read(bundle / "bundle.json")),
+        "studio": lambda: table(
+            [Measured(**line) for line in _read(bundle / "bundle.json")["measured"]["lines"]]
+        ),
         "composed": lambda: _composed(_read(bundle / "certificate.json")),
         "thresholds": lambda: _thresholds(_read(bundle / "bundle.json")),
     }
@@ -160,15 +164,6 @@ def _rated(found: Path) -> str:
         "r",
     ]
     return _table(head, rows)
-
-
-def _studio(info: dict[str, Any]) -> str:
-    rows = []
-    for line in info["measured"]["lines"]:
-        places, scale = (3, 1) if line["metric"].startswith("correlation") else (1, 100)
-        values = " / ".join(f"{scale * line['values'][model]:.{places}f}" for model in _MODELS)
-        rows.append([line["name"], line["metric"], str(line["n"]), values])
-    return _table(["Held-out data", "Metric", "Items", "torch / fp32 / int8"], rows)
 
 
 def _composed(certificate: dict[str, Any]) -> str:

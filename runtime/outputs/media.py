@@ -1,5 +1,6 @@
 """Raw sound on disk, only when it is asked for."""
 
+import io
 import logging
 import wave
 from pathlib import Path
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..features.spec import SPEC
+from ..system.files import write_file
 from ..utterances.segmenter import Segment
 
-__all__ = ["SoundFolder"]
+__all__ = ["SoundFolder", "wav_bytes"]
 
 _logger = logging.getLogger("dmd_live")
 
@@ -45,15 +47,20 @@ class SoundFolder:
         """Store the (n,) samples in [-1, 1] of an utterance."""
         if self._error:
             return
-        path = self._folder / f"{number:05d}_{segment.start_s:.2f}s.wav"
-        partial = path.with_suffix(".partial")
         try:
-            with partial.open("wb") as file, wave.open(file, "wb") as wav:
-                wav.setparams((1, 2, SPEC.sample_rate_hz, 0, "NONE", ""))
-                wav.writeframes((np.clip(samples, -1.0, 1.0) * 32_767).astype("<i2").tobytes())
-            partial.rename(path)
+            write_file(
+                self._folder / f"{number:05d}_{segment.start_s:.2f}s.wav", wav_bytes(samples)
+            )
             self._n_files += 1
         except OSError as error:
             self._error = str(error.strerror)
-            partial.unlink(missing_ok=True)
             _logger.warning("%s: no more sound is saved (%s)", self._folder, error.strerror)
+
+
+def wav_bytes(samples: NDArray[np.float32]) -> bytes:
+    """A WAV file (16 kHz, mono, 16 bit) of (n,) samples in [-1, 1]."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as wav:
+        wav.setparams((1, 2, SPEC.sample_rate_hz, 0, "NONE", ""))
+        wav.writeframes((np.clip(samples, -1.0, 1.0) * 32_767).astype("<i2").tobytes())
+    return buffer.getvalue()

@@ -8,27 +8,26 @@ the same in three voices that `plain` does not use; `mosi`, `mosei`, `emobank`: 
 """
 
 import csv
+import io
 import shutil
-import subprocess
 import sys
-import wave
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError
-from runtime.features.spec import SPEC
+from runtime.outputs.media import wav_bytes
 from runtime.system.files import write_file
 from train.prepare import joined
 
 from . import corpora
 from .corpora import EMOTIONS, Recording
+from .plain import speak
 
 __all__ = ["Options", "main"]
 
@@ -89,7 +88,7 @@ def _voices(data: Path, out: Path) -> None:
             for part, n in (("voices", _N_DIGITS), ("clips", _N_DIGIT_CLIPS)):
                 if n_read < n:
                     place = _place(out, "digits", part, clip)
-                    _write_wav(place.with_name(f"{n_read:03d}.wav"), samples)
+                    write_file(place.with_name(f"{n_read:03d}.wav"), wav_bytes(samples))
             n_read += 1
 
 
@@ -106,18 +105,18 @@ def _rated(data: Path, out: Path) -> None:
 
 
 def _robot(out: Path) -> None:
-    sentences = list(_read_csv(_ROBOT))
-    _write_csv(out / "robot" / "texts.csv", sentences)
+    (out / "robot").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_ROBOT, out / "robot" / "texts.csv")
     if shutil.which("espeak-ng") is None:
         print("train.data.held_out: warning: no espeak-ng, no robot_spoken", file=sys.stderr)
         return
+    with _ROBOT.open(encoding="utf-8", newline="") as rows:
+        sentences = list(csv.DictReader(rows))
     for k, sentence in enumerate(tqdm(sentences, "robot", unit="sentence")):
         for n, voice in enumerate(_VOICES):
-            folder = out / "robot_spoken" / "clips" / str(sentence["emotion"])
+            folder = out / "robot_spoken" / "clips" / sentence["emotion"]
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{k:02d}_{n}.wav"
-            command = ["espeak-ng", "-v", voice, "-w", str(path), str(sentence["text"])]
-            subprocess.run(command, check=True)
+            speak(sentence["text"], voice, folder / f"{k:02d}_{n}.wav")
 
 
 def _place(out: Path, source: str, part: str, recording: Recording) -> Path:
@@ -132,27 +131,15 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_wav(path: Path, samples: NDArray[np.float32]) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SPEC.sample_rate_hz)
-        file.writeframes((np.clip(samples, -1.0, 1.0) * 32_767).astype("<i2").tobytes())
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, object]]:
-    with path.open(encoding="utf-8", newline="") as rows:
-        yield from csv.DictReader(rows)
-
-
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [",".join(rows[0])]
-    for row in rows:
-        lines.append(",".join('"' + str(v).replace('"', '""') + '"' for v in row.values()))
-    write_file(path, ("\n".join(lines) + "\n").encode())
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_file(path, text.getvalue().encode())
 
 
 if __name__ == "__main__":

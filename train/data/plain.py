@@ -18,7 +18,7 @@ from runtime.errors import DmdLiveError, UsageError
 
 from .commands import commands
 
-__all__ = ["Options", "main"]
+__all__ = ["Options", "main", "speak"]
 
 _ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
 _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "klatt",
@@ -57,12 +57,14 @@ def _speak(out: Path, n: int) -> None:
         said = sentences[int(rng.integers(len(sentences)))]
         path = out / f"{_VARIANTS[k % len(_VARIANTS)]}_{k:04d}.wav"
         if not path.exists():
-            partial = path.with_suffix(".partial")
-            subprocess.run(
-                ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", partial, said],
-                check=True,
-            )
-            partial.rename(path)
+            speak(said, voice, path, "-s", str(speed), "-p", str(pitch))
+
+
+def speak(said: str, voice: str, path: Path, *options: str) -> None:
+    """Let espeak-ng say something in a voice of its own, into a WAV file."""
+    partial = path.with_suffix(".partial")
+    subprocess.run(["espeak-ng", "-v", voice, *options, "-w", partial, said], check=True)
+    partial.rename(path)
 
 
 if __name__ == "__main__":
