@@ -8,7 +8,7 @@ import os
 from .errors import DmdLiveError
 from .live import EmotionStream
 from .outputs.sinks import Sink
-from .schemas import EmotionEvent
+from .schemas import EmotionEvent, Person
 from .sources.base import AudioChunk, Source, VideoFrame
 from .version import __version__
 
@@ -17,6 +17,7 @@ __all__ = [
     "DmdLiveError",
     "EmotionEvent",
     "EmotionStream",
+    "Person",
     "Sink",
     "Source",
     "VideoFrame",

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -34,6 +35,9 @@ _EPILOG = """examples:
   dmd-live --bench --threads 1             how fast the model is here, by every engine
   dmd-live --list-devices                  microphones and cameras that are here
   dmd-live --list-models                   pretrained parts: where they are, their licences
+
+A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
+speaker).
 
 Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
 and --baseline-file ask for. Only --download opens a connection.
@@ -181,11 +185,31 @@ def _listen(options: Options) -> None:
     _watch(EmotionStream(**wanted), options, on_panel=on_panel)
 
 
+def _obey(stream: EmotionStream) -> None:
+    """Take commands from standard input, one a line."""
+    for line in sys.stdin:
+        if line.strip():
+            try:
+                stream.command(line)
+            except UsageError as error:
+                print(f"dmd-live: {error}", file=sys.stderr)
+
+
+def _may_read() -> bool:
+    """Whether standard input is there, and reading it would not stop a background job."""
+    try:
+        return not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
+        return False
+
+
 def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
     """Print or show a stream's events, and what is to be said at its end."""
     if options.overlay:
         stream.on_event(partial(_line, options))
     with stream:
+        if options.devices and _may_read():
+            threading.Thread(target=_obey, args=(stream,), name="dmd-live-in", daemon=True).start()
         try:
             if options.overlay:
                 from .outputs.overlay import show

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,12 @@ from .stream.log import EventLog
 from .stream.opening import Parts, described, open_parts, source_of
 from .stream.options import from_keywords
 from .stream.running import MUTED_S, Runner
+from .utterances.muting import Muting
 
-__all__ = ["EmotionStream"]
+__all__ = ["COMMANDS", "EmotionStream"]
+
+COMMANDS = ("mute", "unmute", "reset")
+"""What `EmotionStream.command` obeys."""
 
 _JOIN_S = 0.8  # twice, and what devices take: less than 2 s
 
@@ -58,7 +62,7 @@ class EmotionStream:
         self._source: Source | Recording = source_of(self._options) if source is None else source
         self._live = self._options.file is None and self._options.replay is None
         self._wanted_sinks = tuple(sinks)
-        self._log = EventLog(live=self._live)
+        self._log, self._muting = EventLog(live=self._live), Muting()
         self._runner = Runner(self._log, live=self._live)
         self._owned, self._releasing = ExitStack(), threading.Lock()
         self._parts: Parts | None = None
@@ -69,7 +73,12 @@ class EmotionStream:
             raise UsageError("this stream has been opened before; make another EmotionStream")
         with ExitStack() as owned:
             self._parts = open_parts(
-                self._options, self._source, live=self._live, sinks=self._wanted_sinks, owned=owned
+                self._options,
+                self._source,
+                live=self._live,
+                muting=self._muting,
+                sinks=self._wanted_sinks,
+                owned=owned,
             )
             self._owned = owned.pop_all()
         self._thread = threading.Thread(
@@ -121,6 +130,7 @@ class EmotionStream:
     def stats(self) -> dict[str, Any]:
         """Events so far, packets dropped and devices reopened, by modality, and what is down.
 
+        `muted_away`: utterances that `mute(drop=True)` threw away.
         `overruns`: how often the microphone's driver lost sound.
         `recording`: its file, events and why it stopped ("" while it goes on), None without one.
         `replay`: events judged again, and how many of them differ from what was recorded.
@@ -131,10 +141,13 @@ class EmotionStream:
         recognizer = None if parts is None else parts.recognizer
         down = dict(getattr(self._source, "down", {}))
         muted_s = 0.0 if recognizer is None else recognizer.muted_s
-        if muted_s >= MUTED_S:
+        if self._muting.muted:
+            down["audio"] = "muted"
+        elif muted_s >= MUTED_S:
             down.setdefault("audio", f"no sound at all for {muted_s:.0f} s; is it muted?")
         return {
             **self._log.counts,
+            "muted_away": 0 if recognizer is None else recognizer.n_dropped,
             "callback_errors": self._runner.n_callback_errors,
             "dropped": dict(getattr(self._source, "n_dropped", {})),
             "overruns": getattr(self._source, "n_overruns", 0),
@@ -159,6 +172,41 @@ class EmotionStream:
         """Forget the speaker's baseline, and the speech that voices are heard against, before the
         next event; from any thread or callback."""
         self._runner.reset_baseline = True
+
+    def mute(self, *, drop: bool = False) -> None:
+        """Stop listening, from any thread, while the robot itself speaks. The camera goes on.
+
+        Sound from now on opens no utterance and enters no statistics. An utterance that is open is
+        judged as far as it went, with the note "muted before its end", or dropped. Before a file
+        or a source of your own, "now" is what the stream has read so far.
+        """
+        self._muting.mute(drop=drop)
+
+    def unmute(self) -> None:
+        """Listen again, from any thread."""
+        self._muting.unmute()
+
+    @contextmanager
+    def muted(self, *, tail_ms: int = 300, drop: bool = False) -> Iterator[None]:
+        """Do not listen within the `with` block, and `tail_ms` longer, for the room's echo.
+
+        Blocks may nest or come from several threads; the stream listens when all have ended.
+        """
+        self._muting.hold(drop=drop)
+        try:
+            yield
+        finally:
+            self._muting.release(tail_ms / 1e3)
+
+    def command(self, line: str) -> None:
+        """Obey one of `COMMANDS`, as outputs that are spoken to get them.
+
+        Raises UsageError for any other.
+        """
+        name = line.strip().lower()
+        if name not in COMMANDS:
+            raise UsageError(f"no command {name[:40]!r}; there are: {', '.join(COMMANDS)}")
+        {"mute": self.mute, "unmute": self.unmute, "reset": self.reset_baseline}[name]()
 
     def close(self) -> None:
         """Release devices and models; from any thread or callback, as often as you like."""

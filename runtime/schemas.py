@@ -3,15 +3,31 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .features.spec import MODALITIES
 from .speech.base import Word
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent", "Person"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Rises when a field of an event's JSON changes its meaning or goes away."""
 SCHEMA = Path(__file__).parent / "event.schema.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Whose face an utterance was judged with.
+
+    `id` counts from 1 and stays while the person is in view. `confidence`, in [0, 1]: how sure it
+    is that this person spoke. `n_in_view`: people in view. `box`: left, top, width and height of
+    the face, as shares of the picture's width and height.
+    """
+
+    id: int
+    confidence: float
+    n_in_view: int
+    box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +36,9 @@ class EmotionEvent:
 
     `type` is "provisional" while it goes on, "final" once. `utterance` counts from 1; `revision`
     counts the provisional events of an utterance from 0, and is 0 in a final one. An utterance
-    whose words are too many for the model gives several final events, one after the other.
+    whose words are too many for the model gives several final events, one after the other. With
+    `--join-ms`, a final event may come again for the same utterance, longer: its `revision` is one
+    higher, and `replaces` is the revision of the final event that it takes the place of.
 
     Times are seconds on the source's clock. `sentiment` is in [-3, 3] (the MOSI scale), `arousal`
     in [-1, 1], from calm to excited; `probabilities` sum to 1. `emotion` names the largest, but a
@@ -30,7 +48,9 @@ class EmotionEvent:
     `modalities` maps text, audio and vision to "present" or to the reason of absence;
     `modality_sentiment` is each modality's own prediction (None when absent), `modality_weight` its
     share in the fusion, which sum to 1. `quality` notes what was wrong with sound,
-    words and pictures. `latency_ms`, from when the last sound of the utterance was captured:
+    words and pictures. `person`: whose face it is, None without one. `reasons`: up to three short
+    lines on what was measured. `mixed`: two present modalities clearly disagree; `disagree` names
+    them. `latency_ms`, from when the last sound of the utterance was captured:
     `queue` until it was taken up (0 where the source has its own clock), `words` until they were
     known, `inference`, and `total` until the event; a replayed event has those of the recording.
     """
@@ -52,44 +72,63 @@ class EmotionEvent:
     modalities: dict[str, str]
     quality: tuple[str, ...]
     latency_ms: dict[str, float]
+    person: Person | None = None
+    reasons: tuple[str, ...] = ()
+    mixed: bool = False
+    disagree: tuple[str, ...] = ()
+    replaces: int | None = None
 
     @property
     def confidence(self) -> float:
         """Calibrated probability of `emotion`, in [0, 1]."""
         return self.probabilities[self.emotion]
 
-    def to_json(self) -> str:
-        """One line of JSON; numbers rounded to what the sensors can support."""
-        return json.dumps(
-            {
-                "schema": SCHEMA_VERSION,
-                "type": self.type,
-                "utterance": self.utterance,
-                "revision": self.revision,
-                "start_s": round(self.start_s, 3),
-                "end_s": round(self.end_s, 3),
-                "text": self.text,
-                "words": [
-                    {
-                        "text": word.text,
-                        "start_s": round(word.start_s, 3),
-                        "end_s": round(word.end_s, 3),
-                    }
-                    for word in self.words
-                ],
-                "sentiment": round(self.sentiment, 4),
-                "arousal": round(self.arousal, 4),
-                "emotion": self.emotion,
-                "uncertain": self.uncertain,
-                "probabilities": {name: round(p, 4) for name, p in self.probabilities.items()},
-                "modality_sentiment": {
-                    name: None if value is None else round(value, 4)
-                    for name, value in self.modality_sentiment.items()
-                },
-                "modality_weight": {n: round(w, 4) for n, w in self.modality_weight.items()},
-                "modalities": {name: self.modalities[name] for name in MODALITIES},
-                "quality": list(self.quality),
-                "latency_ms": {name: round(ms, 1) for name, ms in self.latency_ms.items()},
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON holds; numbers rounded to what the sensors can support."""
+        person = self.person
+        return {
+            "schema": SCHEMA_VERSION,
+            "type": self.type,
+            "utterance": self.utterance,
+            "revision": self.revision,
+            "replaces": self.replaces,
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "text": self.text,
+            "words": [
+                {
+                    "text": word.text,
+                    "start_s": round(word.start_s, 3),
+                    "end_s": round(word.end_s, 3),
+                }
+                for word in self.words
+            ],
+            "sentiment": round(self.sentiment, 4),
+            "arousal": round(self.arousal, 4),
+            "emotion": self.emotion,
+            "uncertain": self.uncertain,
+            "probabilities": {name: round(p, 4) for name, p in self.probabilities.items()},
+            "modality_sentiment": {
+                name: None if value is None else round(value, 4)
+                for name, value in self.modality_sentiment.items()
             },
-            ensure_ascii=False,
-        )
+            "modality_weight": {n: round(w, 4) for n, w in self.modality_weight.items()},
+            "modalities": {name: self.modalities[name] for name in MODALITIES},
+            "mixed": self.mixed,
+            "disagree": list(self.disagree),
+            "reasons": list(self.reasons),
+            "person": None
+            if person is None
+            else {
+                "id": person.id,
+                "confidence": round(person.confidence, 4),
+                "n_in_view": person.n_in_view,
+                "box": [round(share, 4) for share in person.box],
+            },
+            "quality": list(self.quality),
+            "latency_ms": {name: round(ms, 1) for name, ms in self.latency_ms.items()},
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)

@@ -11,7 +11,7 @@ from ..features.normal import SpeechStatistics
 from ..features.pack import Rows, pack
 from ..features.spec import MODALITIES
 from ..features.text import TextFeatures
-from ..schemas import EmotionEvent
+from ..schemas import EmotionEvent, Person
 from ..speech.base import Word
 from ..store.bundle import Bundle
 from .baseline import Baseline
@@ -51,6 +51,8 @@ class Evidence:
     arrived_s: float = 0.0
     known_s: float = 0.0
     baseline_reset: bool = False
+    person: Person | None = None
+    replaces: int | None = None
 
 
 class Judge:
@@ -109,7 +111,7 @@ class Judge:
         event = EmotionEvent(
             type=evidence.type,
             utterance=evidence.utterance,
-            revision=0,
+            revision=0 if evidence.replaces is None else evidence.replaces + 1,
             start_s=evidence.start_s,
             end_s=evidence.end_s,
             text=text,
@@ -126,6 +128,8 @@ class Judge:
             modalities=modalities,
             quality=evidence.quality,
             latency_ms={},
+            person=evidence.person,
+            replaces=evidence.replaces,
         )
         if event.type == "provisional":
             event = self._steady(event, probabilities, uncertain_below)

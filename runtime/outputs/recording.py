@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 from zlib import crc32
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError, UsageError
 from ..features.spec import MODALITIES, SPEC
 from ..judging.judge import Evidence
-from ..schemas import EmotionEvent
+from ..schemas import EmotionEvent, Person
 from ..speech.base import Word
 
 __all__ = ["FORMAT", "Recorder", "Recording"]
@@ -71,6 +72,8 @@ class Recorder:
             "vision": _encoded(evidence.vision, self._last.get("vision")),
             "modalities": evidence.modalities,
             "quality": evidence.quality,
+            "person": None if evidence.person is None else asdict(evidence.person),
+            "replaces": evidence.replaces,
             "baseline_reset": evidence.baseline_reset,
         }
         self._last = {"audio": evidence.audio, "vision": evidence.vision}
@@ -209,7 +212,22 @@ def _evidence(found: dict[str, Any], last: Evidence | None) -> Evidence:
         vision=_decoded(found["vision"], None if last is None else last.vision, SPEC.vision_dim),
         modalities={m: str(found["modalities"][m]) for m in MODALITIES},
         quality=tuple(str(note) for note in found["quality"]),
+        person=_person(found.get("person")),
+        replaces=None if found.get("replaces") is None else int(found["replaces"]),
         baseline_reset=bool(found["baseline_reset"]),
+    )
+
+
+def _person(found: dict[str, Any] | None) -> Person | None:
+    """Raises ValueError, KeyError or TypeError for what is nobody."""
+    if found is None:
+        return None
+    left, top, width, height = (float(share) for share in found["box"])
+    return Person(
+        id=int(found["id"]),
+        confidence=float(found["confidence"]),
+        n_in_view=int(found["n_in_view"]),
+        box=(left, top, width, height),
     )
 
 

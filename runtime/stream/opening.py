@@ -25,6 +25,7 @@ from ..speech import open_recogniser
 from ..speech.background import Background, Inline, Transcriber
 from ..store import models
 from ..store.bundle import Bundle
+from ..utterances.muting import Muting
 from ..utterances.recognizer import Recognizer
 from ..version import __version__
 from .options import StreamOptions
@@ -79,6 +80,7 @@ def open_parts(
     source: Source | Recording,
     *,
     live: bool,
+    muting: Muting,
     sinks: Sequence[Sink],
     owned: ExitStack,
 ) -> Parts:
@@ -98,7 +100,9 @@ def open_parts(
         transcriber, no_text = _open_transcriber(options, source, live=live)
         if transcriber is not None:
             owned.callback(transcriber.close)
-        recognizer = _open_recognizer(options, source, text, transcriber, media, no_text, live)
+        recognizer = _open_recognizer(
+            options, source, text, transcriber, media, no_text, live, muting
+        )
     opened = ExitStack()
     owned.callback(_close_sinks, opened)
     entered = tuple(opened.enter_context(sink) for sink in sinks)
@@ -150,6 +154,7 @@ def _open_recognizer(
     media: SoundFolder | None,
     no_text: str,
     live: bool,
+    muting: Muting,
 ) -> Recognizer:
     sees = "vision" in source.modalities
     return Recognizer(
@@ -163,6 +168,7 @@ def _open_recognizer(
         stt_wait_s=options.stt_wait_ms / 1e3,
         av_offset_s=options.av_offset_ms / 1e3,
         monotonic=getattr(source, "monotonic", False),
+        muting=muting,
         keep=None if media is None else media.add,
     )
 

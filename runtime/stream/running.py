@@ -74,7 +74,9 @@ class Runner:
                 return
             event = self._publish(evidence, parts, recorded["latency_ms"])
             self.replayed["events"] += 1
-            self.replayed["changed"] += json.loads(event.to_json()) != recorded
+            now = json.loads(event.to_json())
+            same = all(now.get(name) == recorded[name] for name in recorded if name != "schema")
+            self.replayed["changed"] += not same
 
     def _publish(
         self, evidence: Evidence, parts: Parts, latency_ms: dict[str, float] | None = None

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +18,19 @@ from ..sources.base import AudioChunk, Packet
 from ..speech.background import Answer, Stage, Transcriber
 from ..speech.base import Word
 from ..speech.vad import VoiceActivity
+from .muting import Muting
 from .quality import FROZEN, PictureQuality, sound_notes, word_notes
 from .segmenter import Segment, Segmenter, split_words
 from .timeline import Timeline
 
-__all__ = ["Recognizer"]
+__all__ = ["MUTED", "Recognizer"]
+
+MUTED = "muted before its end"
+"""Note on an utterance that was open when the stream was muted."""
 
 _FIRST_S = 1.0  # of speech before the first provisional event
 _FEED_S = 0.25  # of speech between what a streaming recogniser is given
+_MUTE_STEP = 160  # samples: sound is muted in steps of 10 ms
 _GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was replaced
 
 
@@ -36,6 +41,7 @@ class _Closed:
     number: int
     segment: Segment
     moment: "_Moment"
+    notes: tuple[str, ...] = ()
 
 
 class _Moment(NamedTuple):
@@ -64,7 +70,8 @@ class Recognizer:
     between provisional events, None for none. `stt_wait_s`: how long a final event waits for words
     that a `Background` transcriber still owes. `av_offset_s` is added to the time of pictures.
     `monotonic`: the packets' clock is `time.monotonic()`, which tells how long they had to wait.
-    `keep` is given number, interval and (n,) samples of every utterance that is judged.
+    `muting` says when sound does not count. `keep` is given number, interval and (n,) samples of
+    every utterance that is judged.
     """
 
     def __init__(
@@ -80,11 +87,16 @@ class Recognizer:
         stt_wait_s: float = 1.5,
         av_offset_s: float = 0.0,
         monotonic: bool = False,
+        muting: Muting | None = None,
         keep: Callable[[int, Segment, NDArray[np.float32]], None] | None = None,
     ) -> None:
         self._text = text
         self._vision = None if vision is None else FaceTracker(vision)
         self._monotonic = monotonic
+        self._muting = Muting() if muting is None else muting
+        self._silenced = False
+        self.n_dropped = 0
+        """Utterances that were thrown away because they were open when the stream was muted."""
         self._keep = keep
         self.seen: Seen | None = None
         """The newest picture and the face that is followed in it."""
@@ -140,16 +152,48 @@ class Recognizer:
         assert self._segmenter is not None
         # Counted on, so that many small gaps are noticed as well.
         self._expected_s += length_s
-        self._timeline.add_audio(chunk.start_s, chunk.samples)
         self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
-        samples = np.concatenate([self._unheard, chunk.samples])
+        at_s = chunk.start_s - len(self._unheard) / SPEC.sample_rate_hz
+        samples = self._audible(chunk)
+        self._timeline.add_audio(chunk.start_s, samples)
+        samples = np.concatenate([self._unheard, samples])
         n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
         self._unheard = samples[n:]
         for piece in samples[:n].reshape(-1, VoiceActivity.CHUNK):
-            segment = self._segmenter.push(self._voice.probability(piece))
+            silent = self._silence(at_s, moment)
+            at_s += VoiceActivity.CHUNK / SPEC.sample_rate_hz
+            segment = self._segmenter.push(0.0 if silent else self._voice.probability(piece))
             if segment is not None:
                 self._close(segment, moment)
             yield from self._early(self._segmenter, moment)
+
+    def _audible(self, chunk: AudioChunk) -> NDArray[np.float32]:
+        """Its (n,) samples, zero where they do not count."""
+        samples = chunk.samples
+        for first in range(0, len(samples), _MUTE_STEP):
+            if self._muted(chunk.start_s + first / SPEC.sample_rate_hz) is not None:
+                samples = samples.copy() if samples is chunk.samples else samples
+                samples[first : first + _MUTE_STEP] = 0.0
+        return samples
+
+    def _muted(self, at_s: float) -> bool | None:
+        """`Muting.at` of a time on the stream's clock, or of now where that is another clock."""
+        return self._muting.at(at_s if self._monotonic else time.monotonic())
+
+    def _silence(self, at_s: float, moment: _Moment) -> bool:
+        """Whether sound of that time does not count; where that begins, end what is open."""
+        drop = self._muted(at_s)
+        if drop is not None and not self._silenced:
+            assert self._segmenter is not None
+            if (segment := self._segmenter.flush()) is not None:
+                if drop:
+                    self.n_dropped += 1
+                    self._speaking = None
+                else:
+                    self._close(segment, moment, (MUTED,))
+            self._voice.reset()
+        self._silenced = drop is not None
+        return self._silenced
 
     def _restart(self, start_s: float, moment: _Moment) -> None:
         """Sound begins, or begins again after a gap or a jump of its clock."""
@@ -193,7 +237,7 @@ class Recognizer:
             words = newest_that_fit(self._text, self._transcriber.early(speech.start_s))
         return self._evidence("provisional", number, speech, Answer(words), moment)
 
-    def _close(self, segment: Segment, moment: _Moment) -> None:
+    def _close(self, segment: Segment, moment: _Moment, notes: tuple[str, ...] = ()) -> None:
         """An utterance has ended: want its words."""
         if self._speaking is None:  # the rest of one that was too long
             self._n_utterances += 1
@@ -201,7 +245,7 @@ class Recognizer:
         else:
             number = self._speaking.number
         self._speaking = None
-        self._closed.append(_Closed(number, segment, moment))
+        self._closed.append(_Closed(number, segment, moment, notes))
         if self._transcriber is not None:
             self._ask(segment, "final")
 
@@ -227,9 +271,10 @@ class Recognizer:
                 if self._keep is not None:
                     samples = self._timeline.samples(part.start_s, part.end_s)
                     self._keep(closed.number, part, samples)
-                yield self._evidence(
+                found = self._evidence(
                     "final", closed.number, part, Answer(said, answer.error), closed.moment
                 )
+                yield replace(found, quality=(*found.quality, *closed.notes))
 
     def _fit(
         self, segment: Segment, words: tuple[Word, ...]
