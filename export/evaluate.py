@@ -31,6 +31,7 @@ from runtime.errors import DmdLiveError, SourceError, UsageError
 from runtime.features.audio import audio_rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
+from runtime.features.tracking import FaceTracker
 from runtime.features.vision import VisionFeatures
 from runtime.judging.calibration import CONVERSATION, PRIORS, SUBSETS
 from runtime.judging.judge import PRESENT, Evidence, Judge
@@ -272,7 +273,7 @@ class _Product:
             pictures = words and "vision" in source.modalities
             recognizer = Recognizer(
                 self._text,
-                vision=self._networks if pictures else None,
+                vision=FaceTracker(self._networks) if pictures else None,
                 transcriber=self._transcriber if words else None,
                 no_text=_ABSENT,
                 no_vision=_ABSENT,

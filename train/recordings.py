@@ -35,7 +35,7 @@ from runtime.speech.vad import VoiceActivity
 from runtime.store import models
 from runtime.store.bundle import DEFAULT
 from runtime.utterances.segmenter import Segment, Segmenter
-from runtime.utterances.timeline import Timeline
+from runtime.utterances.timeline import ALONE, Timeline, alone
 
 from .data import manifest
 from .data.corpora import SPLITS, DataError
@@ -97,7 +97,7 @@ def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
                     for segment in cut.push(packet):
                         items += _item(clip, segment, timeline, speech_to_text)
             else:
-                timeline.add_vision(packet.time_s, _networks().row(packet.rgb))
+                timeline.add_vision(packet.time_s, alone(_networks().row(packet.rgb)))
                 end_s = max(end_s, packet.time_s)
     whole = Segment(clip.start_s, min(end_s, clip.end_s))
     if whole.end_s - whole.start_s <= SPEC.max_utterance_s:
@@ -172,7 +172,7 @@ def _item(
     audio = np.zeros((0, SPEC.audio_dim), np.float32)
     if len(samples):
         audio = timeline.audio_rows(segment.start_s, segment.end_s)
-    vision = timeline.vision_rows(segment.start_s, segment.end_s)
+    vision = timeline.vision_rows(segment.start_s, segment.end_s, ALONE)
     if not vision[:, -1].any():  # no face: absent, as on the device
         vision = vision[:0]
     if not (text or len(audio) or len(vision)):

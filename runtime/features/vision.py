@@ -7,16 +7,11 @@ face_landmarks_detector_graph.cc, face_blendshapes_graph.cc, v1.0); a golden tes
 result with MediaPipe's own. Each picture is treated on its own; `tracking.py` follows a face.
 """
 
-import os
-import sys
-import threading
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import FeatureError, ModelError
 from .appearance import Appearance
 from .boxes import merge_overlapping
+from .litert import Network
 from .spec import SPEC
 
 __all__ = ["APPEARANCE", "Face", "VisionFeatures"]
@@ -76,7 +72,7 @@ class VisionFeatures:
         try:
             with zipfile.ZipFile(model) as task:
                 self._detector, self._mesh, self._blendshapes = (
-                    _Network(task.read(f"{name}.tflite"))
+                    Network(task.read(f"{name}.tflite"))
                     for name in ("face_detector", "face_landmarks_detector", "face_blendshapes")
                 )
         except (zipfile.BadZipFile, KeyError, OSError) as error:
@@ -140,6 +136,16 @@ class VisionFeatures:
             raise FeatureError(f"a picture must be (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
         return self._detect(rgb, 0.0) or self._detect(rgb)
 
+    def surest(self, rgb: NDArray[np.uint8]) -> float:
+        """The detector's logit where it is surest of a face in an (H, W, 3) uint8 picture."""
+        return float(self._detector(_letterboxed(rgb, 0.0)[0])[1].max())
+
+    def fits(self, rgb: NDArray[np.uint8]) -> float:
+        """How likely, in [0, 1], the landmark network finds a face in the largest box; 0 without
+        one."""
+        boxes = self.boxes(rgb)
+        return self._landmarks(rgb, boxes[0])[1] if boxes else 0.0
+
     def _detect(
         self,
         rgb: NDArray[np.uint8],
@@ -147,19 +153,8 @@ class VisionFeatures:
         min_score: float = SPEC.min_face_score,
     ) -> list[Float]:
         """`boxes` of the picture with its edges drawn out by that share of its longer side."""
-        import cv2
-
-        height, width = rgb.shape[:2]
-        scale = _DETECTOR_SIZE / (max(height, width) * (1.0 + 2.0 * margin))
-        dx, dy = (_DETECTOR_SIZE - width * scale) / 2, (_DETECTOR_SIZE - height * scale) / 2
-        letterbox = np.array([[scale, 0, dx], [0, scale, dy]])
-        crop = cv2.warpAffine(
-            rgb,
-            letterbox,
-            (_DETECTOR_SIZE, _DETECTOR_SIZE),
-            borderMode=cv2.BORDER_REPLICATE if margin else cv2.BORDER_CONSTANT,
-        )
-        regressors, logits = self._detector(crop[None].astype(np.float32) / 127.5 - 1.0)
+        picture, (scale, dx, dy) = _letterboxed(rgb, margin)
+        regressors, logits = self._detector(picture)
         clipped = np.clip(logits.reshape(-1).astype(np.float64), -100.0, 100.0)
         scores = 1.0 / (1.0 + np.exp(-clipped))
         keep = np.flatnonzero(scores >= min_score)
@@ -208,42 +203,6 @@ class VisionFeatures:
         return landmarks.astype(np.float32), score
 
 
-class _Network:
-    """One TFLite network with a single float32 input."""
-
-    def __init__(self, content: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with _native_log_off():
-            self._interpreter: Any = Interpreter(model_content=content, num_threads=1)
-            self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
-
-    def __call__(self, array: Float) -> list[Float]:
-        self._interpreter.set_tensor(self._input, array)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
-_stderr_lock = threading.Lock()  # streams that open at once would save each other's sink
-
-
-@contextmanager
-def _native_log_off() -> Iterator[None]:
-    """LiteRT announces its delegate on file descriptor 2 and has no setting against it."""
-    with _stderr_lock:
-        sys.stderr.flush()
-        saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(sink, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(sink)
-
-
 @cache
 def _anchors() -> NDArray[np.float64]:
     """(896, 2) anchor centres in detector pixels: 2 a cell at stride 8, 6 a cell at stride 16."""
@@ -253,6 +212,22 @@ def _anchors() -> NDArray[np.float64]:
         y, x = np.meshgrid(grid, grid, indexing="ij")
         centres.append(np.repeat(np.column_stack([x.ravel(), y.ravel()]), per_cell, axis=0))
     return np.concatenate(centres)
+
+
+def _letterboxed(rgb: NDArray[np.uint8], margin: float) -> tuple[Float, tuple[float, float, float]]:
+    """(1, 128, 128, 3) float32 in [-1, 1] for the detector, and scale and offsets in it."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    scale = _DETECTOR_SIZE / (max(height, width) * (1.0 + 2.0 * margin))
+    dx, dy = (_DETECTOR_SIZE - width * scale) / 2, (_DETECTOR_SIZE - height * scale) / 2
+    crop = cv2.warpAffine(
+        rgb,
+        np.array([[scale, 0, dx], [0, scale, dy]]),
+        (_DETECTOR_SIZE, _DETECTOR_SIZE),
+        borderMode=cv2.BORDER_REPLICATE if margin else cv2.BORDER_CONSTANT,
+    )
+    return crop[None].astype(np.float32) / 127.5 - 1.0, (scale, dx, dy)
 
 
 def _whole(rgb: NDArray[np.uint8]) -> list[Float]:

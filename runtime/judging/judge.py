@@ -24,6 +24,7 @@ Float = NDArray[np.float32]
 PRESENT = "present"
 
 _STEADY = 0.1  # a provisional label yields only to one that is this much likelier
+_MOST_KNOWN = 32  # people whose voices are kept apart
 _SMOOTH = 0.5  # weight of the newest provisional estimate
 
 
@@ -55,13 +56,22 @@ class Evidence:
     replaces: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Habits:
+    """How somebody usually sounds, and usually reads to the model."""
+
+    speech: SpeechStatistics
+    baseline: Baseline | None
+
+
 class Judge:
     """Evidence in, events out, in order; the same evidence always gives the same events.
 
     Provisional events are smoothed over their utterance, with a label that does not flicker.
     Voices are heard against the speech of the final events before (`SpeechStatistics`). `prior`:
     how common emotions are, one of `calibration.PRIORS`. `baseline` corrects what is left of a
-    speaker's habits after that, and learns from the final events too; None leaves them.
+    speaker's habits after that, and learns from the final events too; None leaves them. With
+    `per_person`, both are kept apart for each person in view.
     """
 
     def __init__(
@@ -71,11 +81,16 @@ class Judge:
         text: TextFeatures,
         baseline: Baseline | None = None,
         prior: str = CONVERSATION,
+        *,
+        per_person: bool = False,
     ) -> None:
         self._emotions, self._calibration = bundle.emotions, bundle.calibration
         self._calibration.prior(prior)  # a wrong name is told now
-        self._prior, self._speech = prior, SpeechStatistics()
-        self._engine, self._text, self._baseline = engine, text, baseline
+        self._prior, self._per_person = prior, per_person
+        self._engine, self._text = engine, text
+        self._anybody = _Habits(SpeechStatistics(), baseline)
+        self._known: dict[int, _Habits] = {}
+        self._n_rows = 0  # of sound in the last final event
         self._utterance = 0  # of the provisional events below
         self._revision = 0
         self._smooth: NDArray[np.float64] | None = None
@@ -84,13 +99,15 @@ class Judge:
     def event(self, evidence: Evidence) -> EmotionEvent:
         """The event of one piece of evidence."""
         if evidence.baseline_reset:
-            self._speech.reset()
-            if self._baseline is not None:
-                self._baseline.reset()
+            self._known = {}
+            self._anybody.speech.reset()
+            if self._anybody.baseline is not None:
+                self._anybody.baseline.reset()
+        habits = self._habits(evidence.person)
         words, modalities = self._words(evidence)
         text = " ".join(word.text for word in words)
         ids = self._text.ids(text) if words else np.zeros(0, np.int64)
-        audio = self._speech.normalise(evidence.audio)
+        audio = habits.speech.normalise(evidence.audio)
         out = self._engine.infer(pack(Rows(text=ids, audio=audio, vision=evidence.vision)))
         present = [len(ids) > 0, len(audio) > 0, len(evidence.vision) > 0]
         probabilities = self._calibration.probabilities(
@@ -100,12 +117,15 @@ class Judge:
         uncertain_below = needed if any(present) else 1.0  # nothing is known: a guess by the prior
         sentiment = float(out["sentiment"][0])
         if evidence.type == "final":
-            self._speech.learn(evidence.audio)
-        if self._baseline is not None:
+            # What replaces another begins with its sound, which is known already.
+            n_known = 0 if evidence.replaces is None else self._n_rows
+            habits.speech.learn(evidence.audio[n_known:])
+            self._n_rows = len(evidence.audio)
+        if habits.baseline is not None:
             raw = probabilities, sentiment
-            probabilities, sentiment = self._baseline.correct(*raw)
-            if evidence.type == "final":
-                self._baseline.learn(*raw)
+            probabilities, sentiment = habits.baseline.correct(*raw)
+            if evidence.type == "final" and evidence.replaces is None:
+                habits.baseline.learn(*raw)
         own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
         best = int(probabilities.argmax())
         event = EmotionEvent(
@@ -134,6 +154,17 @@ class Judge:
         if event.type == "provisional":
             event = self._steady(event, probabilities, uncertain_below)
         return replace(event, latency_ms=_latency_ms(evidence, time.monotonic()))
+
+    def _habits(self, person: Person | None) -> "_Habits":
+        """What is known of whoever speaks."""
+        if not self._per_person or person is None:
+            return self._anybody
+        if person.id not in self._known:
+            fresh = None if self._anybody.baseline is None else Baseline(self._emotions)
+            self._known[person.id] = _Habits(SpeechStatistics(), fresh)
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return self._known[person.id]
 
     def _words(self, evidence: Evidence) -> tuple[tuple[Word, ...], dict[str, str]]:
         """The words that the model can take, and which modalities are there."""

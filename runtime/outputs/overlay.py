@@ -59,15 +59,18 @@ def show(stream: "EmotionStream") -> None:
 
 
 def draw(seen: Seen, event: EmotionEvent | None) -> Picture:
-    """(480, W + 300, 3) uint8 RGB: the picture with the face's box, and beside it the event."""
+    """(480, W + 300, 3) uint8 RGB: the picture with the faces' boxes, the speaker's in green, and
+    beside it the event."""
     import cv2
 
     scale = _HEIGHT / seen.rgb.shape[0]
     left = cv2.resize(seen.rgb, (round(seen.rgb.shape[1] * scale), _HEIGHT))
-    if seen.box is not None:
-        x, y, w, h = (scale * value for value in seen.box)
+    speaker = event.person.id if event is not None and event.person is not None else None
+    for k, face in enumerate(seen.faces):
+        x, y, w, h = (scale * value for value in face.box)
         low, high = ((round(x + side * w / 2), round(y + side * h / 2)) for side in (-1, 1))
-        cv2.rectangle(left, low, high, _GREEN, 2)
+        speaks = face.id == speaker if speaker is not None else k == 0
+        cv2.rectangle(left, low, high, _GREEN if speaks else _GREY, 2)
     panel = np.full((_HEIGHT, _PANEL, 3), 30, np.uint8)
     if event is None:
         _write(panel, "listening ...", 30, _GREY)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from ..features.spec import SPEC
 from .base import AudioChunk, FrameSampler, Packet, VideoFrame
+from .channels import Channels
 
 __all__ = ["FileSource"]
 
@@ -30,9 +31,9 @@ class FileSource:
     only paces them. Raises SourceError, in one line, when the file cannot be read to its end.
     """
 
-    def __init__(self, path: str | Path, *, realtime: bool = False) -> None:
+    def __init__(self, path: str | Path, *, realtime: bool = False, channel: str = "first") -> None:
         self._path = Path(path)
-        self._realtime = realtime
+        self._realtime, self._channel = realtime, channel
         self._containers: list[Any] = []
         self.modalities: frozenset[str] = frozenset()
 
@@ -155,11 +156,13 @@ class FileSource:
         import av
 
         container = self._open()
-        resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
+        stream = _sound(container)
+        channels = Channels(self._channel, SPEC.sample_rate_hz)
+        resampler = av.AudioResampler("fltp", stream.layout.name, SPEC.sample_rate_hz)
         origin_s: float | None = None
         n_out, pending = 0, np.zeros(0, np.float32)
         fed_s = 0.0
-        for frame in _then_none(container.decode(_sound(container))):
+        for frame in _then_none(container.decode(stream)):
             if frame is not None:
                 at_s = fed_s if frame.time is None else frame.time - self._origin_s
                 if origin_s is None:
@@ -173,7 +176,7 @@ class FileSource:
                     fed_s = at_s
                 fed_s += length_s
                 frame.pts = None  # the resampler would stretch sound over jumps by itself
-            new = [f.to_ndarray()[0] for f in resampler.resample(frame)]
+            new = [channels.mono(f.to_ndarray().T) for f in resampler.resample(frame)]
             pending = np.concatenate([pending, *new]) if new else pending
             while len(pending) >= _CHUNK or (frame is None and len(pending)):
                 samples, pending = pending[:_CHUNK].astype(np.float32), pending[_CHUNK:]

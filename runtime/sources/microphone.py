@@ -15,6 +15,7 @@ from ..errors import SourceError
 from ..features.spec import SPEC
 from ..system.threads import join
 from .base import AudioChunk, Packet
+from .channels import Channels
 
 __all__ = ["MicrophoneSource"]
 
@@ -25,6 +26,7 @@ _CLOSE_S = 0.3
 _MOST_DELAY_S = 1.0  # some drivers report none, or nonsense
 _DRIFT_S = 0.02  # less than a picture's time on screen, more than the jitter of time stamps
 _LOST_S = 0.25  # no crystal is that wrong: sound is missing
+_MOST_CHANNELS = 8
 _N_LAGS = 200  # blocks: 10 s
 
 Float = NDArray[np.float32]
@@ -32,6 +34,8 @@ Float = NDArray[np.float32]
 
 class MicrophoneSource:
     """A microphone: "default", an index, or part of a device name; any native rate.
+
+    `channel`: which one of several, see `Channels`.
 
     The callback only copies into a bounded buffer of 30 s. What does not fit, or what the driver
     says that it lost, is counted in `n_overruns` and replaced by silence. Time is the sample count,
@@ -41,8 +45,9 @@ class MicrophoneSource:
 
     modalities = frozenset({"audio"})
 
-    def __init__(self, name: str = "default") -> None:
-        self._name = name
+    def __init__(self, name: str = "default", channel: str = "first") -> None:
+        self._name, self._channel = name, channel
+        self._channels = Channels(channel, SPEC.sample_rate_hz)
         self._stream: Any = None
         self._blocks: queue.Queue[_Block | None] = queue.Queue()
         self._n_lost = 0
@@ -64,14 +69,8 @@ class MicrophoneSource:
         try:
             info = sounddevice.query_devices(device, "input")
             self._rate_hz = round(info["default_samplerate"])
-            self._stream = sounddevice.InputStream(
-                device=device,
-                channels=1,
-                samplerate=self._rate_hz,
-                blocksize=round(_BLOCK_S * self._rate_hz),
-                dtype="float32",
-                callback=self._take,
-            )
+            self._channels = Channels(self._channel, self._rate_hz)
+            self._stream = self._opened(sounddevice, device, info["max_input_channels"])
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             self.__exit__()
@@ -80,6 +79,24 @@ class MicrophoneSource:
                 f"microphone {self._name!r}: {reason}; `dmd-live --list-devices` lists them"
             ) from error
         return self
+
+    def _opened(self, sounddevice: Any, device: int | str | None, n_most: int) -> Any:
+        """The device with as many channels as are wanted; some arrays take no other number than
+        all they have."""
+        refused: Exception | None = None
+        for n_channels in _numbers(self._channel, n_most):
+            try:
+                return sounddevice.InputStream(
+                    device=device,
+                    channels=n_channels,
+                    samplerate=self._rate_hz,
+                    blocksize=round(_BLOCK_S * self._rate_hz),
+                    dtype="float32",
+                    callback=self._take,
+                )
+            except sounddevice.PortAudioError as error:
+                refused = refused or error
+        raise refused or ValueError(f"it has {n_most} channels, and channel is {self._channel}")
 
     def __exit__(self, *exc: object) -> None:
         stream, self._stream = self._stream, None
@@ -123,7 +140,7 @@ class MicrophoneSource:
         if not 0.0 <= delay_s <= _MOST_DELAY_S:
             delay_s = 0.0
         end_s = time.monotonic() - delay_s + n / self._rate_hz
-        samples = np.concatenate([np.zeros(self._n_lost, np.float32), data[:, 0]])
+        samples = np.concatenate([np.zeros(self._n_lost, np.float32), self._channels.mono(data)])
         overrun = bool(status.input_overflow)
         try:
             self._blocks.put_nowait(_Block(samples, end_s, overrun))
@@ -132,6 +149,15 @@ class MicrophoneSource:
             self._n_lost += n
             overrun = True
         self.n_overruns += overrun
+
+
+def _numbers(channel: str, n_most: int) -> list[int]:
+    """How many channels to ask for, in this order, of a device that has `n_most`."""
+    if channel.isdigit():
+        return sorted({n for n in (int(channel) + 1, n_most) if int(channel) < n <= n_most})
+    # A sound server offers 32 channels, whatever it records.
+    wanted = (n_most, 1, 2) if n_most <= _MOST_CHANNELS else (2, 1, n_most)
+    return list(dict.fromkeys(n for n in wanted if 1 <= n <= n_most))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from ..engines.choose import ENGINES, open_engine
 from ..errors import UsageError
 from ..features.spec import SPEC
 from ..features.text import TextFeatures
+from ..features.tracking import FaceTracker
+from ..features.turning import Turning
 from ..features.vision import VisionFeatures
 from ..judging.baseline import Baseline
 from ..judging.calibration import CONVERSATION, PRIORS
@@ -27,6 +29,7 @@ from ..store import models
 from ..store.bundle import Bundle
 from ..utterances.muting import Muting
 from ..utterances.recognizer import Recognizer
+from ..utterances.segmenter import SegmenterConfig
 from ..version import __version__
 from .options import StreamOptions
 
@@ -56,7 +59,7 @@ def source_of(options: StreamOptions) -> Source | Recording:
     if options.file is not None:
         from ..sources.file import FileSource
 
-        return FileSource(options.file, realtime=options.realtime)
+        return FileSource(options.file, realtime=options.realtime, channel=options.mic_channel)
     if options.microphone is None or options.microphone == "none":
         raise UsageError(
             "utterances are found by voice: a live stream needs a microphone (its name or default)"
@@ -64,7 +67,7 @@ def source_of(options: StreamOptions) -> Source | Recording:
     from ..sources.merged import MergedSource
     from ..sources.microphone import MicrophoneSource
 
-    heard = MicrophoneSource(options.microphone)
+    heard = MicrophoneSource(options.microphone, options.mic_channel)
     if options.camera is None:
         return MergedSource(heard)
     from ..sources.camera import CameraSource
@@ -110,13 +113,15 @@ def open_parts(
         media.open()
     recorder = None
     if options.record is not None:
-        recorder = _open_recorder(Path(options.record), bundle, engine, baseline, prior)
+        recorder = _open_recorder(
+            Path(options.record), bundle, engine, baseline, prior, options.per_person
+        )
         owned.callback(recorder.close)
     if baseline is not None and options.baseline_file is not None:
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
     return Parts(
         engine=engine,
-        judge=Judge(bundle, engine, text, baseline, prior),
+        judge=Judge(bundle, engine, text, baseline, prior, per_person=_per_person(options, source)),
         baseline=baseline,
         transcriber=transcriber,
         recognizer=recognizer,
@@ -159,7 +164,7 @@ def _open_recognizer(
     sees = "vision" in source.modalities
     return Recognizer(
         text,
-        vision=VisionFeatures(models.resolve("face-landmarker")) if sees else None,
+        vision=_open_tracker(options) if sees else None,
         transcriber=transcriber,
         no_text=no_text,
         no_vision="no camera" if live else "no pictures in the file",
@@ -168,9 +173,20 @@ def _open_recognizer(
         stt_wait_s=options.stt_wait_ms / 1e3,
         av_offset_s=options.av_offset_ms / 1e3,
         monotonic=getattr(source, "monotonic", False),
+        turns=SegmenterConfig(
+            hang_over_s=options.pause_ms / 1e3,
+            min_speech_s=options.min_speech_ms / 1e3,
+            max_utterance_s=options.max_utterance_s,
+        ),
+        join_s=options.join_ms / 1e3,
         muting=muting,
         keep=None if media is None else media.add,
     )
+
+
+def _open_tracker(options: StreamOptions) -> FaceTracker:
+    networks = VisionFeatures(models.resolve("face-landmarker"))
+    return FaceTracker(networks, Turning(networks, options.rotate))
 
 
 def _open_baseline(
@@ -199,13 +215,19 @@ def _save_baseline(baseline: Baseline, path: Path, bundle: Bundle) -> None:
 
 
 def _open_recorder(
-    path: Path, bundle: Bundle, engine: Engine, baseline: Baseline | None, prior: str
+    path: Path,
+    bundle: Bundle,
+    engine: Engine,
+    baseline: Baseline | None,
+    prior: str,
+    per_person: bool,
 ) -> Recorder:
     header = {
         "dmd_live": __version__,
         **_identity(bundle, engine),
         "baseline": None if baseline is None else baseline.state(),
         "prior": prior,
+        "per_person": per_person,
     }
     return Recorder(path, header)
 
@@ -230,6 +252,12 @@ def _prior(options: StreamOptions, source: Source | Recording) -> str:
         recorded = source.header["prior"]
         return recorded if recorded in PRIORS else CONVERSATION
     return options.prior or CONVERSATION
+
+
+def _per_person(options: StreamOptions, source: Source | Recording) -> bool:
+    if isinstance(source, Recording):
+        return bool(source.header.get("per_person", False))
+    return options.per_person
 
 
 def _identity(bundle: Bundle, engine: Engine) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import Any
 from ..config import option
 from ..engines.choose import ENGINES
 from ..errors import UsageError
+from ..features.spec import SPEC
+from ..features.turning import TURNS
 from ..judging.calibration import PRIORS
+from ..sources.channels import check_choice
 
 __all__ = ["StreamOptions", "from_keywords"]
 
@@ -28,6 +31,18 @@ class StreamOptions:
     width: int | None = option(None, metavar="PIXELS", help="picture width to ask the camera for")
     height: int | None = option(None, metavar="PIXELS", help="picture height to ask for")
     rate_hz: float | None = option(None, metavar="HZ", help="picture rate to ask for")
+    rotate: str = option(
+        "0",
+        choices=TURNS,
+        help="degrees to turn pictures by, counterclockwise, where the camera hangs askew; auto "
+        "finds them by the faces",
+    )
+    mic_channel: str = option(
+        "first",
+        metavar="N|mix|loudest|first",
+        help="channel of a microphone array or of a file with several: a number from 0, all mixed, "
+        "the loudest, or the first with a signal",
+    )
     av_offset_ms: int = option(
         0, metavar="MS", help="added to the time of pictures, where they come later than sound"
     )
@@ -53,6 +68,23 @@ class StreamOptions:
         False, help="early estimates too: after 1 s of speech, then every --hop-ms"
     )
     hop_ms: int = option(500, metavar="MS", help="time between early estimates")
+    pause_ms: int = option(
+        600, metavar="MS", help="silence that ends an utterance; slow speakers need more"
+    )
+    min_speech_ms: int = option(
+        200, metavar="MS", help="less voiced sound than this is no utterance"
+    )
+    max_utterance_s: float = option(
+        15.0, metavar="S", help="a longer utterance is cut at a pause (2 to 15)"
+    )
+    join_ms: int = option(
+        0,
+        metavar="MS",
+        help="judge an utterance that begins so soon after another again with it; 0: never",
+    )
+    explain: bool = option(
+        False, help="reasons also name the words that count most (a second inference)"
+    )
     prior: str | None = option(
         None,
         choices=PRIORS,
@@ -65,6 +97,7 @@ class StreamOptions:
     baseline_file: str | None = option(
         None, metavar="FILE", help="the same, kept in FILE; remove it to forget the speaker"
     )
+    per_person: bool = option(False, help="keep voice and baseline apart for each person in view")
     record: str | None = option(
         None, metavar="FILE", help="store words, feature rows and events, no sound or pictures"
     )
@@ -92,6 +125,15 @@ class StreamOptions:
             raise UsageError(f"no engine {self.engine!r}; there are: {', '.join(ENGINES)}")
         if self.hop_ms < 100 or self.stt_wait_ms < 0:
             raise UsageError("hop_ms is 100 at least, stt_wait_ms 0 at least")
+        if self.rotate not in TURNS:
+            raise UsageError(f"no rotate {self.rotate!r}; there are: {', '.join(TURNS)}")
+        check_choice(self.mic_channel)
+        if not 100 <= self.pause_ms <= 5_000 or not 0 <= self.min_speech_ms <= 2_000:
+            raise UsageError("pause_ms is 100 to 5000, min_speech_ms 0 to 2000")
+        if not 2.0 <= self.max_utterance_s <= SPEC.max_utterance_s or self.join_ms < 0:
+            raise UsageError(
+                f"max_utterance_s is 2 to {SPEC.max_utterance_s:g}, join_ms 0 at least"
+            )
         if self.prior is not None and self.prior not in PRIORS:
             raise UsageError(f"no prior {self.prior!r}; there are: {', '.join(PRIORS)}")
         if sum((self.file is not None, self.devices, own_source, self.replay is not None)) != 1:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from ..features.spec import SPEC
 from ..speech.base import Word
 
-__all__ = ["FROZEN", "PictureQuality", "sound_notes", "word_notes"]
+__all__ = ["ASKEW", "FROZEN", "PictureQuality", "sound_notes", "word_notes"]
 
 FROZEN = "picture is frozen"
+ASKEW = "faces are not upright"
 
 _HISTORY_S = 2.0 * SPEC.max_utterance_s
 _FULL_SCALE = 0.999
@@ -42,6 +43,7 @@ class _Picture(NamedTuple):
     brightness: float
     checksum: int
     n_faces: int
+    upright: bool
 
 
 class PictureQuality:
@@ -50,12 +52,14 @@ class PictureQuality:
     def __init__(self) -> None:
         self._seen: deque[_Picture] = deque()
 
-    def add(self, time_s: float, rgb: NDArray[np.uint8], n_faces: int) -> None:
-        """Take the (H, W, 3) uint8 picture of `time_s`; a sixteenth of its rows and columns."""
+    def add(self, time_s: float, rgb: NDArray[np.uint8], n_faces: int, upright: bool) -> None:
+        """Take the (H, W, 3) uint8 picture of `time_s`: a sixteenth of its rows and columns."""
         some = rgb[::16, ::16]
         if self._seen and time_s < self._seen[-1].time_s:  # the clock was set back
             self._seen.clear()
-        self._seen.append(_Picture(time_s, float(some.mean()), crc32(some.tobytes()), n_faces))
+        self._seen.append(
+            _Picture(time_s, float(some.mean()), crc32(some.tobytes()), n_faces, upright)
+        )
         while self._seen[0].time_s < time_s - _HISTORY_S:
             self._seen.popleft()
 
@@ -70,6 +74,8 @@ class PictureQuality:
         lasted_s = inside[-1].time_s - inside[0].time_s
         if lasted_s > _FROZEN_S and len({picture.checksum for picture in inside}) == 1:
             out.append(FROZEN)
+        if 2 * sum(not picture.upright for picture in inside) > len(inside):
+            out.append(ASKEW)
         n_people = int(np.median([picture.n_faces for picture in inside]))
         if n_people > 1:
             out.append(f"{n_people} people in view")

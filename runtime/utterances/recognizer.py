@@ -1,10 +1,8 @@
 """From packets to evidence: features, voice activity, words. No threads, no devices."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +10,15 @@ from numpy.typing import NDArray
 from ..features.spec import SPEC
 from ..features.text import TextFeatures
 from ..features.tracking import FaceTracker, Seen
-from ..features.vision import VisionFeatures
-from ..judging.judge import PRESENT, Evidence, newest_that_fit
+from ..judging.judge import Evidence, newest_that_fit
 from ..sources.base import AudioChunk, Packet
 from ..speech.background import Answer, Stage, Transcriber
 from ..speech.base import Word
 from ..speech.vad import VoiceActivity
+from .finals import Closed, Finals
 from .muting import Muting
-from .quality import FROZEN, PictureQuality, sound_notes, word_notes
-from .segmenter import Segment, Segmenter, split_words
-from .timeline import Timeline
+from .scene import Moment, Scene
+from .segmenter import Segment, Segmenter, SegmenterConfig
 
 __all__ = ["MUTED", "Recognizer"]
 
@@ -34,28 +31,12 @@ _MUTE_STEP = 160  # samples: sound is muted in steps of 10 ms
 _GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was replaced
 
 
-@dataclass(frozen=True)
-class _Closed:
-    """An utterance that has ended and waits for its words."""
-
-    number: int
-    segment: Segment
-    moment: "_Moment"
-    notes: tuple[str, ...] = ()
-
-
-class _Moment(NamedTuple):
-    """When, by `time.monotonic()`, a packet was taken up, and how long it had waited for that."""
-
-    arrived_s: float
-    queued_s: float
-
-
 @dataclass
 class _Speaking:
     """The utterance that goes on, and when the next estimate is due."""
 
     number: int
+    joins: int | None = None  # the utterance that it may belong to
     next_s: float = _FIRST_S
     fed_s: float = 0.0  # seconds of it that the recogniser has
 
@@ -70,15 +51,16 @@ class Recognizer:
     between provisional events, None for none. `stt_wait_s`: how long a final event waits for words
     that a `Background` transcriber still owes. `av_offset_s` is added to the time of pictures.
     `monotonic`: the packets' clock is `time.monotonic()`, which tells how long they had to wait.
-    `muting` says when sound does not count. `keep` is given number, interval and (n,) samples of
-    every utterance that is judged.
+    `turns`: when utterances begin and end. An utterance that begins within `join_s` after another
+    of the same person is judged again with it. `muting` says when sound does not count. `keep` is
+    given number, interval and (n,) samples of every utterance that is judged.
     """
 
     def __init__(
         self,
         text: TextFeatures,
         *,
-        vision: VisionFeatures | None,
+        vision: FaceTracker | None,
         transcriber: Transcriber | None,
         no_text: str,
         no_vision: str,
@@ -87,65 +69,75 @@ class Recognizer:
         stt_wait_s: float = 1.5,
         av_offset_s: float = 0.0,
         monotonic: bool = False,
+        turns: SegmenterConfig | None = None,
+        join_s: float = 0.0,
         muting: Muting | None = None,
         keep: Callable[[int, Segment, NDArray[np.float32]], None] | None = None,
     ) -> None:
-        self._text = text
-        self._vision = None if vision is None else FaceTracker(vision)
-        self._monotonic = monotonic
+        self._text, self._transcriber = text, transcriber
+        self._hop_s, self._monotonic = hop_s, monotonic
+        self._turns = SegmenterConfig() if turns is None else turns
         self._muting = Muting() if muting is None else muting
+        self._scene = Scene(
+            vision,
+            no_text=no_text if transcriber is None else "",
+            no_vision=no_vision,
+            down={} if down is None else down,
+            av_offset_s=av_offset_s,
+        )
+        self._finals = Finals(
+            self._scene,
+            text,
+            transcriber,
+            self._turns,
+            stt_wait_s=stt_wait_s,
+            join_s=join_s,
+            keep=keep,
+        )
         self._silenced = False
         self.n_dropped = 0
         """Utterances that were thrown away because they were open when the stream was muted."""
-        self._keep = keep
-        self.seen: Seen | None = None
-        """The newest picture and the face that is followed in it."""
         self.muted_s = 0.0
         """How long the sound has been exactly zero, as no open microphone's is."""
-        self._transcriber = transcriber
-        self._no_text, self._no_vision = no_text, no_vision
-        self._down = {} if down is None else down
-        self._hop_s, self._stt_wait_s, self._av_offset_s = hop_s, stt_wait_s, av_offset_s
-        self._timeline = Timeline()
-        self._pictures = PictureQuality()
         self._voice = VoiceActivity()
         self._segmenter: Segmenter | None = None
         self._unheard = np.zeros(0, np.float32)  # samples short of a whole VAD chunk
         self._expected_s = 0.0  # where the next chunk of sound should begin
         self._n_utterances = 0
         self._speaking: _Speaking | None = None
-        self._closed: deque[_Closed] = deque()
+
+    @property
+    def seen(self) -> Seen | None:
+        """The newest picture and the faces that are followed in it."""
+        return self._scene.seen
 
     def push(self, packet: Packet) -> list[Evidence]:
         """Take one packet; returns what it, or the words known by now, allow to judge."""
         found: list[Evidence] = []
         if isinstance(packet, AudioChunk):
             found += self._hear(packet)
-        elif self._vision is not None:
-            at_s = packet.time_s + self._av_offset_s
-            self.seen = self._vision.look(packet.rgb, at_s)
-            self._timeline.add_vision(at_s, self.seen.row)
-            self._pictures.add(at_s, packet.rgb, self.seen.n_faces)
-        return found + list(self._finals())
+        else:
+            self._scene.see(packet)
+        return found + list(self._finals.ready())
 
     def tick(self) -> list[Evidence]:
         """Nothing came for a while: utterances whose words are known or waited for too long."""
-        return list(self._finals())
+        return list(self._finals.ready())
 
     def flush(self) -> list[Evidence]:
         """The stream ended: judge the utterance that is still open, and those that wait."""
         if self._segmenter is not None and (segment := self._segmenter.flush()) is not None:
-            self._close(segment, _Moment(time.monotonic(), 0.0))
-        found = list(self._finals())
-        while self._closed:
+            self._close(segment, Moment(time.monotonic(), 0.0))
+        found = list(self._finals.ready())
+        while self._finals.waiting:
             time.sleep(0.01)
-            found += self._finals()
+            found += self._finals.ready()
         return found
 
     def _hear(self, chunk: AudioChunk) -> Iterator[Evidence]:
         now_s, length_s = time.monotonic(), len(chunk.samples) / SPEC.sample_rate_hz
         queued_s = now_s - chunk.start_s - length_s if self._monotonic else 0.0
-        moment = _Moment(now_s, max(0.0, queued_s))
+        moment = Moment(now_s, max(0.0, queued_s))
         if self._segmenter is None or abs(chunk.start_s - self._expected_s) > _GAP_S:
             self._restart(chunk.start_s, moment)
             self._expected_s = chunk.start_s
@@ -155,7 +147,7 @@ class Recognizer:
         self.muted_s = 0.0 if chunk.samples.any() else self.muted_s + length_s
         at_s = chunk.start_s - len(self._unheard) / SPEC.sample_rate_hz
         samples = self._audible(chunk)
-        self._timeline.add_audio(chunk.start_s, samples)
+        self._scene.timeline.add_audio(chunk.start_s, samples)
         samples = np.concatenate([self._unheard, samples])
         n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
         self._unheard = samples[n:]
@@ -180,7 +172,7 @@ class Recognizer:
         """`Muting.at` of a time on the stream's clock, or of now where that is another clock."""
         return self._muting.at(at_s if self._monotonic else time.monotonic())
 
-    def _silence(self, at_s: float, moment: _Moment) -> bool:
+    def _silence(self, at_s: float, moment: Moment) -> bool:
         """Whether sound of that time does not count; where that begins, end what is open."""
         drop = self._muted(at_s)
         if drop is not None and not self._silenced:
@@ -195,17 +187,17 @@ class Recognizer:
         self._silenced = drop is not None
         return self._silenced
 
-    def _restart(self, start_s: float, moment: _Moment) -> None:
+    def _restart(self, start_s: float, moment: Moment) -> None:
         """Sound begins, or begins again after a gap or a jump of its clock."""
         if self._segmenter is not None:
             if (segment := self._segmenter.flush()) is not None:
                 self._close(segment, moment)
-            self._timeline.restart_audio()
+            self._scene.timeline.restart_audio()
             self._voice.reset()
             self._unheard = self._unheard[:0]
-        self._segmenter = Segmenter(VoiceActivity.CHUNK / SPEC.sample_rate_hz, start_s)
+        self._segmenter = Segmenter(VoiceActivity.CHUNK / SPEC.sample_rate_hz, start_s, self._turns)
 
-    def _early(self, segmenter: Segmenter, moment: _Moment) -> Iterator[Evidence]:
+    def _early(self, segmenter: Segmenter, moment: Moment) -> Iterator[Evidence]:
         """What can be said or prepared while somebody speaks."""
         speech = segmenter.speech
         if speech is None:
@@ -213,7 +205,7 @@ class Recognizer:
             return
         if self._speaking is None:
             self._n_utterances += 1
-            self._speaking = _Speaking(self._n_utterances)
+            self._speaking = _Speaking(self._n_utterances, self._finals.may_join(speech.start_s))
         likely = segmenter.likely
         if likely is not None:
             if self._transcriber is not None and self._transcriber.anticipates:
@@ -223,106 +215,41 @@ class Recognizer:
         if self._hop_s is not None and length_s >= self._speaking.next_s:
             n_hops = 1 + (length_s - self._speaking.next_s) // self._hop_s
             self._speaking.next_s += n_hops * self._hop_s
-            yield self._provisional(self._speaking.number, speech, moment)
+            yield self._provisional(self._speaking, speech, moment)
         streams = self._transcriber is not None and self._transcriber.streams
         if streams and length_s >= self._speaking.fed_s + _FEED_S:
             self._speaking.fed_s = length_s
             self._ask(speech, "early")
 
-    def _provisional(self, number: int, speech: Segment, moment: _Moment) -> Evidence:
+    def _provisional(self, speaking: _Speaking, speech: Segment, moment: Moment) -> Evidence:
         """What there is of the utterance so far, with the words that are known by now."""
         words: tuple[Word, ...] = ()
         if self._transcriber is not None:
             self._ask(speech, "early")
             words = newest_that_fit(self._text, self._transcriber.early(speech.start_s))
-        return self._evidence("provisional", number, speech, Answer(words), moment)
+        before = self._finals.before
+        if before is None or speaking.joins != before.number:
+            return self._scene.evidence(
+                "provisional", speaking.number, speech, Answer(words), moment
+            )
+        words = newest_that_fit(self._text, before.words + words)
+        whole = Segment(before.segment.start_s, speech.end_s)
+        return self._scene.evidence("provisional", before.number, whole, Answer(words), moment)
 
-    def _close(self, segment: Segment, moment: _Moment, notes: tuple[str, ...] = ()) -> None:
+    def _close(self, segment: Segment, moment: Moment, notes: tuple[str, ...] = ()) -> None:
         """An utterance has ended: want its words."""
         if self._speaking is None:  # the rest of one that was too long
             self._n_utterances += 1
             number = self._n_utterances
         else:
             number = self._speaking.number
+        joins = None if self._speaking is None else self._speaking.joins
         self._speaking = None
-        self._closed.append(_Closed(number, segment, moment, notes))
+        self._finals.add(Closed(number, segment, moment, notes, joins))
         if self._transcriber is not None:
             self._ask(segment, "final")
 
     def _ask(self, segment: Segment, stage: Stage) -> None:
         assert self._transcriber is not None
-        samples = self._timeline.samples(segment.start_s, segment.end_s)
+        samples = self._scene.timeline.samples(segment.start_s, segment.end_s)
         self._transcriber.ask(segment, samples, stage)
-
-    def _finals(self) -> Iterator[Evidence]:
-        """Events of the utterances, in order, whose words are known or have been waited for."""
-        while self._closed:
-            closed = self._closed[0]
-            answer: Answer | None = Answer(())
-            if self._transcriber is not None:
-                answer = self._transcriber.answer(closed.segment)
-                waited_s = time.monotonic() - closed.moment.arrived_s
-                if answer is None and waited_s >= self._stt_wait_s:
-                    answer = Answer((), "words came too late")
-            if answer is None:
-                return
-            self._closed.popleft()
-            for part, said in self._fit(closed.segment, answer.words):
-                if self._keep is not None:
-                    samples = self._timeline.samples(part.start_s, part.end_s)
-                    self._keep(closed.number, part, samples)
-                found = self._evidence(
-                    "final", closed.number, part, Answer(said, answer.error), closed.moment
-                )
-                yield replace(found, quality=(*found.quality, *closed.notes))
-
-    def _fit(
-        self, segment: Segment, words: tuple[Word, ...]
-    ) -> list[tuple[Segment, tuple[Word, ...]]]:
-        """One part, or more when the words are too many for one utterance."""
-        if len(words) < 2 or self._text.fits([word.text for word in words]):
-            return [(segment, words)]
-        first, second, cut = split_words(segment, words)
-        return self._fit(first, words[:cut]) + self._fit(second, words[cut:])
-
-    def _evidence(
-        self, kind: str, number: int, segment: Segment, answer: Answer, moment: _Moment
-    ) -> Evidence:
-        known = time.monotonic()
-        start_s, end_s = segment.start_s, segment.end_s
-        audio = self._timeline.audio_rows(start_s, end_s)
-        vision = self._timeline.vision_rows(start_s, end_s)
-        pictures = self._pictures.notes(start_s, end_s) if self._vision is not None else ()
-        text = PRESENT if answer.words else answer.error or "no words recognised"
-        modalities = {
-            "text": text if self._transcriber is not None else self._no_text,
-            "audio": PRESENT if len(audio) else "no sound",
-            "vision": self._vision_presence(vision, FROZEN in pictures),
-        }
-        return Evidence(
-            type=kind,
-            utterance=number,
-            start_s=start_s,
-            end_s=end_s,
-            words=answer.words,
-            audio=audio,
-            vision=vision if modalities["vision"] == PRESENT else vision[:0],
-            modalities=modalities,
-            quality=(
-                *sound_notes(self._timeline.samples(start_s, end_s)),
-                *word_notes(answer.words),
-                *pictures,
-            ),
-            queued_s=moment.queued_s,
-            arrived_s=moment.arrived_s,
-            known_s=known,
-        )
-
-    def _vision_presence(self, rows: NDArray[np.float32], frozen: bool) -> str:
-        if self._vision is None:
-            return self._no_vision
-        if not len(rows):
-            return self._down.get("vision", "no picture")
-        if not rows[:, -1].any():
-            return "no face in view"
-        return FROZEN if frozen else PRESENT

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..features.spec import SPEC
 from ..speech.base import Word
 
-__all__ = ["Segment", "Segmenter", "split_words"]
+__all__ = ["Segment", "Segmenter", "SegmenterConfig", "split_words"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class SegmenterConfig:
     open_at: float = 0.5
     close_below: float = 0.35  # lower than `open_at`, so that a soft syllable does not close
     hang_over_s: float = 0.6  # silence that ends an utterance
+    max_utterance_s: float = SPEC.max_utterance_s  # a longer one is cut
     min_speech_s: float = 0.2  # less voiced sound than this is a click or a cough
     pad_s: float = 0.15  # kept before and after: detectors cut soft onsets and endings
     settle_s: float = 0.2  # silence after which an end is likely enough to prepare for it
@@ -33,7 +34,7 @@ class Segmenter:
     """Feeds on one speech probability per chunk, emits closed segments.
 
     `chunk_s`: length of a chunk; `origin_s`: time of the first one. Segments are at most
-    `SPEC.max_utterance_s` long, do not overlap, and lose no speech between them.
+    `config.max_utterance_s` long, do not overlap, and lose no speech between them.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Segmenter:
         if silent * self._chunk_s >= config.hang_over_s:
             return self._close(len(self._probabilities) - silent)
         start_s = self._padded_start()
-        if self._time(self._n + 1) + config.pad_s - start_s > SPEC.max_utterance_s:
+        if self._time(self._n + 1) + config.pad_s - start_s > config.max_utterance_s:
             return self._cut()
         return None
 

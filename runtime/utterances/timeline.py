@@ -1,6 +1,8 @@
 """Feature rows on the stream's clock, and the cut of one utterance out of them."""
 
 from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +10,30 @@ from numpy.typing import NDArray
 from ..features.audio import AudioFeatures
 from ..features.spec import SPEC
 
-__all__ = ["Timeline"]
+__all__ = ["ALONE", "Look", "Timeline", "alone"]
 
 Float = NDArray[np.float32]
 
 # An utterance, its hang-over and pre-roll, with room to spare.
 _HISTORY_S = 2.0 * SPEC.max_utterance_s
+
+
+class Look(NamedTuple):
+    """A face in one picture: its (Dv,) row, the gap of its lips over the height of the face, and
+    its box: left, top, width and height as shares of the picture."""
+
+    row: Float
+    lips: float
+    box: tuple[float, float, float, float]
+
+
+ALONE = 1
+"""The number of a face when there is but one to follow."""
+
+
+def alone(row: Float) -> dict[int, Look]:
+    """The faces of a picture of which only the (Dv,) row of one face is known, zeros for none."""
+    return {ALONE: Look(row, 0.0, (0.0, 0.0, 1.0, 1.0))} if row[-1] else {}
 
 
 class Timeline:
@@ -28,7 +48,7 @@ class Timeline:
         self._n_samples = 0
         self._samples: deque[tuple[int, Float]] = deque()  # (index of first sample, samples)
         self._audio: deque[Float] = deque()
-        self._vision: deque[tuple[float, Float]] = deque()
+        self._vision: deque[tuple[float, Mapping[int, Look]]] = deque()
 
     def add_audio(self, start_s: float, samples: Float) -> None:
         """Append consecutive (n,) samples; the first chunk's `start_s` anchors the clock."""
@@ -50,12 +70,12 @@ class Timeline:
         self._samples.clear()
         self._audio.clear()
 
-    def add_vision(self, time_s: float, row: Float) -> None:
-        """Append the (Dv,) row of a picture taken at `time_s`; a clock that was set back drops the
-        older ones."""
+    def add_vision(self, time_s: float, faces: Mapping[int, Look]) -> None:
+        """Append the faces, by number, of a picture taken at `time_s`; a clock that was set back
+        drops the older ones."""
         if self._vision and time_s < self._vision[-1][0]:
             self._vision.clear()
-        self._vision.append((time_s, row))
+        self._vision.append((time_s, faces))
         while self._vision[0][0] < time_s - _HISTORY_S:
             self._vision.popleft()
 
@@ -78,13 +98,26 @@ class Timeline:
         rows = [self._audio[i] for i in range(max(0, begin), min(len(self._audio), end))]
         return np.array(rows, np.float32).reshape(-1, SPEC.audio_dim)
 
-    def vision_rows(self, start_s: float, end_s: float) -> Float:
-        """(Tv, Dv) rows at the fixed rate `SPEC.vision_rate_hz`.
+    def faces(self, start_s: float, end_s: float) -> dict[int, list[tuple[float, Look]]]:
+        """By number, the times and looks of the faces in the pictures between two times."""
+        found: dict[int, list[tuple[float, Look]]] = {}
+        for time_s, faces in self._vision:
+            if start_s <= time_s < end_s:
+                for face, look in faces.items():
+                    found.setdefault(face, []).append((time_s, look))
+        return found
+
+    def vision_rows(self, start_s: float, end_s: float, face: int | None) -> Float:
+        """(Tv, Dv) rows of a face at the fixed rate `SPEC.vision_rate_hz`.
 
         Each is the newest row not older than `SPEC.vision_hold_s`, or zeros (no face) where
         pictures are missing. (0, Dv) when no picture fell into the interval at all.
         """
-        held = [(t, row) for t, row in self._vision if start_s - SPEC.vision_hold_s <= t < end_s]
+        held = [
+            (t, faces.get(-1 if face is None else face))
+            for t, faces in self._vision
+            if start_s - SPEC.vision_hold_s <= t < end_s
+        ]
         if not any(t >= start_s for t, _ in held):
             return np.zeros((0, SPEC.vision_dim), np.float32)
         n_rows = round((end_s - start_s) * SPEC.vision_rate_hz)
@@ -92,8 +125,9 @@ class Timeline:
         newest = np.searchsorted([t for t, _ in held], times, side="right") - 1
         rows = np.zeros((n_rows, SPEC.vision_dim), np.float32)
         for k, index in enumerate(newest):
-            if index >= 0 and times[k] - held[index][0] <= SPEC.vision_hold_s:
-                rows[k] = held[index][1]
+            look = held[index][1] if index >= 0 else None
+            if look is not None and times[k] - held[index][0] <= SPEC.vision_hold_s:
+                rows[k] = look.row
         return rows
 
     def _index(self, time_s: float) -> int:

@@ -811,7 +811,7 @@ def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
     assert happy.dtype == np.uint8
     scale = 480 / seen.rgb.shape[0]
     x, y, w, h = (round(scale * value) for value in seen.box)
-    bare = draw(replace(seen, box=None), events[1])
+    bare = draw(replace(seen, faces=()), events[1])
     changed = np.argwhere((bare != happy).any(axis=2))
     np.testing.assert_allclose(changed.min(axis=0), [y - h / 2, x - w / 2], atol=3)
     np.testing.assert_allclose(changed.max(axis=0), [y + h / 2, x + w / 2], atol=3)

@@ -4,7 +4,7 @@ import numpy as np
 
 from runtime.features.audio import audio_rows
 from runtime.features.spec import SPEC
-from runtime.utterances.timeline import Timeline
+from runtime.utterances.timeline import ALONE, Timeline, alone
 
 
 def face(value: float) -> np.ndarray:
@@ -43,9 +43,9 @@ def test_vision_has_a_fixed_rate_and_holds_briefly() -> None:
     timeline = Timeline()
     for k in range(30):  # 15 pictures a second for 2 s, but none in the second second
         if k < 15:
-            timeline.add_vision(k / 15, face(k + 1.0))
-    timeline.add_vision(2.0, face(99.0))
-    rows = timeline.vision_rows(0.0, 2.1)
+            timeline.add_vision(k / 15, alone(face(k + 1.0)))
+    timeline.add_vision(2.0, alone(face(99.0)))
+    rows = timeline.vision_rows(0.0, 2.1, ALONE)
     assert rows.shape == (32, SPEC.vision_dim)
     assert rows[:14, 0].tolist() == [float(k + 2) for k in range(14)]
     assert rows[15, 0] == 15.0  # held
@@ -55,5 +55,5 @@ def test_vision_has_a_fixed_rate_and_holds_briefly() -> None:
 
 def test_no_picture_in_the_interval_is_no_vision() -> None:
     timeline = Timeline()
-    timeline.add_vision(0.95, face(1.0))
-    assert timeline.vision_rows(1.0, 2.0).shape == (0, SPEC.vision_dim)
+    timeline.add_vision(0.95, alone(face(1.0)))
+    assert timeline.vision_rows(1.0, 2.0, ALONE).shape == (0, SPEC.vision_dim)

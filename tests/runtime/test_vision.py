@@ -117,17 +117,22 @@ def test_the_face_that_was_followed_is_kept(faces: VisionFeatures, pictures: lis
         view = two_people(picture, k * step, large=large)
         seen = tracker.look(view, k / 15)
         assert seen.n_faces == 1 + large
+        assert [face.id for face in seen.faces] == ([1, 2] if large else [1])
         assert seen.row[X] < 0.0  # the small one, left
         if large:
+            assert seen.faces[1].row[X] > 0.0
             assert faces.row(view)[X] > 0.0  # the largest, right
-    # The one that is followed is hidden: for a second nobody is seen, then the other one.
+    # The first one is hidden for less than a second, and keeps its number.
     alone = two_people(picture, 0)
     alone[:, : picture.shape[1]] = 0
-    rows = [tracker.look(alone, 6 / 15 + k / 15).row for k in range(18)]
-    assert not any(row.any() for row in rows[:14])
-    assert rows[-1][X] > 0.0
-    # It comes back, and the new one is kept.
-    assert tracker.look(two_people(picture, 0), 25 / 15).row[X] > 0.0
+    for k in range(6, 12):
+        assert [face.id for face in tracker.look(alone, k / 15).faces] == [2]
+    both = two_people(picture, 6 * step)
+    assert [face.id for face in tracker.look(both, 12 / 15).faces] == [1, 2]
+    # Gone for longer, somebody else takes the place: a number that nobody has had.
+    for k in range(13, 30):
+        tracker.look(alone, k / 15)
+    assert [face.id for face in tracker.look(both, 30 / 15).faces] == [2, 3]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from runtime.features.vision import VisionFeatures
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
 from runtime.store import models
-from runtime.utterances.timeline import Timeline
+from runtime.utterances.timeline import ALONE, Timeline, alone
 from train.data import manifest
 from train.data.corpora import EMOTIONS, DataError
 from train.data.shards import Item, Shards, read_items, write_index, write_items
@@ -103,9 +103,9 @@ def test_features_are_the_runtimes(prepared: Path, demo: Path) -> None:
                     at_s = packet.start_s + begin / SPEC.sample_rate_hz
                     timeline.add_audio(at_s, samples)
             elif 0.7 <= packet.time_s < 6.1:
-                timeline.add_vision(packet.time_s, networks.row(packet.rgb))
+                timeline.add_vision(packet.time_s, alone(networks.row(packet.rgb)))
     np.testing.assert_array_equal(first.audio, timeline.audio_rows(0.7, 6.1))
-    np.testing.assert_allclose(first.vision, timeline.vision_rows(0.7, 6.1), atol=1e-6)
+    np.testing.assert_allclose(first.vision, timeline.vision_rows(0.7, 6.1, ALONE), atol=1e-6)
     assert len(first.vision) == 81
 
 

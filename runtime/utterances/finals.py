@@ -1,0 +1,145 @@
+"""Utterances that have ended: their words, their parts, and what they join."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features.text import TextFeatures
+from ..judging.judge import Evidence
+from ..speech.background import Answer, Transcriber
+from ..speech.base import Word
+from .scene import Moment, Scene
+from .segmenter import Segment, SegmenterConfig, split_words
+
+__all__ = ["Before", "Closed", "Finals"]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """An utterance that has ended and waits for its words."""
+
+    number: int
+    segment: Segment
+    moment: Moment
+    notes: tuple[str, ...] = ()
+    joins: int | None = None
+
+
+@dataclass(frozen=True)
+class Before:
+    """The utterance that was judged last, which another may join."""
+
+    number: int
+    revision: int
+    segment: Segment
+    words: tuple[Word, ...]
+    person: int | None
+
+
+class Finals:
+    """The evidence of ended utterances, in order, once their words are known.
+
+    `stt_wait_s`: how long that may take. An utterance that begins within `join_s` after another of
+    the same person is judged again with it. `keep` is given number, interval and (n,) samples of
+    each.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        text: TextFeatures,
+        transcriber: Transcriber | None,
+        turns: SegmenterConfig,
+        *,
+        stt_wait_s: float,
+        join_s: float,
+        keep: Callable[[int, Segment, NDArray[np.float32]], None] | None,
+    ) -> None:
+        self._scene, self._text, self._transcriber, self._turns = scene, text, transcriber, turns
+        self._stt_wait_s, self._join_s, self._keep = stt_wait_s, join_s, keep
+        self._closed: deque[Closed] = deque()
+        self.before: Before | None = None
+        """The utterance that was judged last."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an utterance waits for its words."""
+        return bool(self._closed)
+
+    def add(self, closed: Closed) -> None:
+        """An utterance has ended."""
+        self._closed.append(closed)
+
+    def may_join(self, start_s: float) -> int | None:
+        """The number of the utterance before, when one that begins then may belong to it."""
+        before = self._closed[-1] if self._closed else self.before
+        if before is None or not self._join_s:
+            return None
+        pause_s = start_s - before.segment.end_s + 2.0 * self._turns.pad_s
+        return before.number if 0.0 <= pause_s <= self._join_s else None
+
+    def ready(self) -> Iterator[Evidence]:
+        """Events of the utterances, in order, whose words are known or have been waited for."""
+        while self._closed:
+            closed = self._closed[0]
+            answer: Answer | None = Answer(())
+            if self._transcriber is not None:
+                answer = self._transcriber.answer(closed.segment)
+                waited_s = time.monotonic() - closed.moment.arrived_s
+                if answer is None and waited_s >= self._stt_wait_s:
+                    answer = Answer((), "words came too late")
+            if answer is None:
+                return
+            self._closed.popleft()
+            if (joined := self._joined(closed, answer)) is not None:
+                yield joined
+                continue
+            for part, said in self._fit(closed.segment, answer.words):
+                yield self._final(closed, part, Answer(said, answer.error))
+
+    def _final(self, closed: Closed, part: Segment, answer: Answer) -> Evidence:
+        """What is judged of a closed utterance, or of a part of it."""
+        found = self._scene.evidence("final", closed.number, part, answer, closed.moment)
+        return self._judged(found, closed.notes, revision=0)
+
+    def _joined(self, closed: Closed, answer: Answer) -> Evidence | None:
+        """The utterance together with the one before, where they belong and fit together."""
+        before = self.before
+        if before is None or closed.joins != before.number:
+            return None
+        whole = Segment(before.segment.start_s, closed.segment.end_s)
+        words = before.words + answer.words
+        fits = not words or self._text.fits([word.text for word in words])
+        if whole.end_s - whole.start_s > self._turns.max_utterance_s or not fits:
+            return None
+        found = self._scene.evidence(
+            "final", before.number, whole, Answer(words, answer.error), closed.moment
+        )
+        persons = {before.person, None if found.person is None else found.person.id}
+        if len(persons - {None}) > 1:
+            return None
+        found = replace(found, replaces=before.revision)
+        return self._judged(found, closed.notes, revision=before.revision + 1)
+
+    def _judged(self, found: Evidence, notes: tuple[str, ...], *, revision: int) -> Evidence:
+        """The evidence with its notes, kept as what the next one may join."""
+        segment = Segment(found.start_s, found.end_s)
+        if self._keep is not None:
+            samples = self._scene.timeline.samples(segment.start_s, segment.end_s)
+            self._keep(found.utterance, segment, samples)
+        person = None if found.person is None else found.person.id
+        self.before = Before(found.utterance, revision, segment, found.words, person)
+        return replace(found, quality=(*found.quality, *notes))
+
+    def _fit(
+        self, segment: Segment, words: tuple[Word, ...]
+    ) -> list[tuple[Segment, tuple[Word, ...]]]:
+        """One part, or more when the words are too many for one utterance."""
+        if len(words) < 2 or self._text.fits([word.text for word in words]):
+            return [(segment, words)]
+        first, second, cut = split_words(segment, words)
+        return self._fit(first, words[:cut]) + self._fit(second, words[cut:])
