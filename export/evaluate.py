@@ -34,7 +34,8 @@ from runtime.features.text import TextFeatures
 from runtime.features.tracking import FaceTracker
 from runtime.features.vision import VisionFeatures
 from runtime.judging.calibration import CONVERSATION, PRIORS, SUBSETS
-from runtime.judging.judge import PRESENT, Evidence, Judge
+from runtime.judging.evidence import PRESENT, Evidence
+from runtime.judging.judge import Judge
 from runtime.schemas import EmotionEvent
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource

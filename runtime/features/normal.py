@@ -61,6 +61,13 @@ class SpeechStatistics:
         most = SPEC.speech_memory / np.maximum(total[0], 1e-9)
         self._sums = total * np.minimum(1.0, most)
 
+    def usual(self) -> NDArray[np.float64] | None:
+        """(43,) mean of each column over the speech heard; None while that is too little."""
+        n = self._sums[0]
+        if n.min() < SPEC.speech_prior:
+            return None
+        return np.asarray(self._sums[1] / n)
+
     def normalise(self, rows: Float) -> Float:
         """(T, 43) raw rows of an utterance -> (T, 43) rows of about mean 0 and deviation 1.
 

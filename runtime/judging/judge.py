@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,44 +17,16 @@ from ..speech.base import Word
 from ..store.bundle import Bundle
 from .baseline import Baseline
 from .calibration import CONVERSATION, subset_name
+from .evidence import PRESENT, Evidence
+from .reasons import MOST, Rest, disagreement, face_reason, voice_reason, word_reason
 
-__all__ = ["PRESENT", "Evidence", "Judge", "newest_that_fit"]
+__all__ = ["Judge", "newest_that_fit"]
 
 Float = NDArray[np.float32]
-
-PRESENT = "present"
 
 _STEADY = 0.1  # a provisional label yields only to one that is this much likelier
 _MOST_KNOWN = 32  # people whose voices are kept apart
 _SMOOTH = 0.5  # weight of the newest provisional estimate
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
-    """All that one event depends on, but for the model and what was judged before.
-
-    `audio`: (Ta, 43) raw, `vision`: (Tv, Dv) float32 rows, none where the modality is absent;
-    `modalities`: "present" or the reason of absence; `arrived_s` and `known_s`: when the last
-    packet came, after waiting for `queued_s`, and when the words were known, by
-    `time.monotonic()`; `baseline_reset`: what is known of the speaker, baseline and voice, is
-    forgotten before this one is judged. The rest is as in `EmotionEvent`.
-    """
-
-    type: str
-    utterance: int
-    start_s: float
-    end_s: float
-    words: tuple[Word, ...]
-    audio: Float
-    vision: Float
-    modalities: dict[str, str]
-    quality: tuple[str, ...]
-    queued_s: float = 0.0
-    arrived_s: float = 0.0
-    known_s: float = 0.0
-    baseline_reset: bool = False
-    person: Person | None = None
-    replaces: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +34,20 @@ class _Habits:
     """How somebody usually sounds, and usually reads to the model."""
 
     speech: SpeechStatistics
+    rest: Rest
     baseline: Baseline | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Estimate:
+    """`probabilities`: (n_emotions,); `alone` and `weight`: by modality, as in the event."""
+
+    probabilities: NDArray[np.float64]
+    sentiment: float
+    uncertain_below: float
+    alone: dict[str, float | None]
+    weight: dict[str, float]
+    disagree: tuple[str, ...]
 
 
 class Judge:
@@ -71,7 +57,8 @@ class Judge:
     Voices are heard against the speech of the final events before (`SpeechStatistics`). `prior`:
     how common emotions are, one of `calibration.PRIORS`. `baseline` corrects what is left of a
     speaker's habits after that, and learns from the final events too; None leaves them. With
-    `per_person`, both are kept apart for each person in view.
+    `per_person`, both are kept apart for each person in view. With
+    `explain`, reasons name the words that count most.
     """
 
     def __init__(
@@ -83,12 +70,13 @@ class Judge:
         prior: str = CONVERSATION,
         *,
         per_person: bool = False,
+        explain: bool = False,
     ) -> None:
         self._emotions, self._calibration = bundle.emotions, bundle.calibration
         self._calibration.prior(prior)  # a wrong name is told now
-        self._prior, self._per_person = prior, per_person
+        self._prior, self._per_person, self._explain = prior, per_person, explain
         self._engine, self._text = engine, text
-        self._anybody = _Habits(SpeechStatistics(), baseline)
+        self._anybody = _Habits(SpeechStatistics(), Rest(), baseline)
         self._known: dict[int, _Habits] = {}
         self._n_rows = 0  # of sound in the last final event
         self._utterance = 0  # of the provisional events below
@@ -99,35 +87,20 @@ class Judge:
     def event(self, evidence: Evidence) -> EmotionEvent:
         """The event of one piece of evidence."""
         if evidence.baseline_reset:
-            self._known = {}
-            self._anybody.speech.reset()
-            if self._anybody.baseline is not None:
-                self._anybody.baseline.reset()
+            self._forget()
         habits = self._habits(evidence.person)
         words, modalities = self._words(evidence)
         text = " ".join(word.text for word in words)
-        ids = self._text.ids(text) if words else np.zeros(0, np.int64)
-        audio = habits.speech.normalise(evidence.audio)
-        out = self._engine.infer(pack(Rows(text=ids, audio=audio, vision=evidence.vision)))
-        present = [len(ids) > 0, len(audio) > 0, len(evidence.vision) > 0]
-        probabilities = self._calibration.probabilities(
-            out["emotion"], np.array([present]), self._prior
-        )[0]
-        needed = self._calibration.uncertain_below.get(subset_name(present), 0.0)
-        uncertain_below = needed if any(present) else 1.0  # nothing is known: a guess by the prior
-        sentiment = float(out["sentiment"][0])
-        if evidence.type == "final":
-            # What replaces another begins with its sound, which is known already.
-            n_known = 0 if evidence.replaces is None else self._n_rows
-            habits.speech.learn(evidence.audio[n_known:])
-            self._n_rows = len(evidence.audio)
-        if habits.baseline is not None:
-            raw = probabilities, sentiment
-            probabilities, sentiment = habits.baseline.correct(*raw)
-            if evidence.type == "final" and evidence.replaces is None:
-                habits.baseline.learn(*raw)
-        own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
-        best = int(probabilities.argmax())
+        rows = Rows(
+            text=self._text.ids(text) if words else np.zeros(0, np.int64),
+            audio=habits.speech.normalise(evidence.audio),
+            vision=evidence.vision,
+        )
+        out = self._engine.infer(pack(rows))
+        estimate = self._estimate(out, rows, modalities)
+        reasons = self._because(evidence, rows, words, habits, estimate)
+        estimate = self._learn(evidence, words, habits, estimate)
+        best = int(estimate.probabilities.argmax())
         event = EmotionEvent(
             type=evidence.type,
             utterance=evidence.utterance,
@@ -136,24 +109,113 @@ class Judge:
             end_s=evidence.end_s,
             text=text,
             words=words,
-            sentiment=sentiment,
+            sentiment=estimate.sentiment,
             arousal=float(out["arousal"][0]),
             emotion=self._emotions[best],
-            uncertain=bool(probabilities[best] < uncertain_below),
-            probabilities=dict(zip(self._emotions, probabilities.tolist(), strict=True)),
-            modality_sentiment={
-                m: value if modalities[m] == PRESENT else None for m, value in own.items()
-            },
-            modality_weight=dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True)),
+            uncertain=bool(estimate.probabilities[best] < estimate.uncertain_below),
+            probabilities=self._named(estimate.probabilities),
+            modality_sentiment=estimate.alone,
+            modality_weight=estimate.weight,
             modalities=modalities,
             quality=evidence.quality,
             latency_ms={},
             person=evidence.person,
+            reasons=reasons,
+            mixed=bool(estimate.disagree),
+            disagree=estimate.disagree,
             replaces=evidence.replaces,
         )
         if event.type == "provisional":
-            event = self._steady(event, probabilities, uncertain_below)
+            event = self._steady(event, estimate.probabilities, estimate.uncertain_below)
         return replace(event, latency_ms=_latency_ms(evidence, time.monotonic()))
+
+    def _forget(self) -> None:
+        """What is known of the speakers."""
+        self._known = {}
+        baseline = self._anybody.baseline
+        if baseline is not None:
+            baseline.reset()
+        self._anybody = _Habits(SpeechStatistics(), Rest(), baseline)
+
+    def _estimate(
+        self, out: dict[str, NDArray[Any]], rows: Rows, modalities: dict[str, str]
+    ) -> "_Estimate":
+        """What the model says, before the speaker's baseline."""
+        present = [len(rows.text) > 0, len(rows.audio) > 0, len(rows.vision) > 0]
+        needed = self._calibration.uncertain_below.get(subset_name(present), 0.0)
+        own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
+        alone = {m: value if modalities[m] == PRESENT else None for m, value in own.items()}
+        weight = dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True))
+        return _Estimate(
+            probabilities=self._calibrated(out["emotion"], present)[0],
+            sentiment=float(out["sentiment"][0]),
+            # Where nothing is known, the answer is a guess by the prior.
+            uncertain_below=needed if any(present) else 1.0,
+            alone=alone,
+            weight=weight,
+            disagree=disagreement(alone, weight),
+        )
+
+    def _calibrated(self, logits: Float, present: list[bool]) -> NDArray[np.float64]:
+        """(n, n_emotions) logits -> probabilities."""
+        return self._calibration.probabilities(
+            logits, np.array([present] * len(logits)), self._prior
+        )
+
+    def _because(
+        self,
+        evidence: Evidence,
+        rows: Rows,
+        words: tuple[Word, ...],
+        habits: "_Habits",
+        estimate: "_Estimate",
+    ) -> tuple[str, ...]:
+        """Reasons from the modalities that are present, of the one that counts most first."""
+        reasons: dict[str, str] = {}
+        length_s = evidence.end_s - evidence.start_s
+        if len(rows.vision):
+            reasons["vision"] = face_reason(rows.vision, habits.rest)
+        if len(rows.audio):
+            reasons["audio"] = voice_reason(
+                evidence.audio, habits.speech, habits.rest, len(words), length_s
+            )
+        if self._explain and len(rows.text) and evidence.type == "final":
+            present = [True, len(rows.audio) > 0, len(rows.vision) > 0]
+            reasons["text"] = word_reason(
+                [word.text for word in words],
+                rows,
+                self._text,
+                lambda inputs: self._calibrated(self._engine.infer(inputs)["emotion"], present),
+            )
+        order = sorted(reasons, key=lambda name: -estimate.weight[name])
+        return tuple(reasons[name] for name in order if reasons[name])[:MOST]
+
+    def _learn(
+        self,
+        evidence: Evidence,
+        words: tuple[Word, ...],
+        habits: "_Habits",
+        estimate: "_Estimate",
+    ) -> "_Estimate":
+        """The estimate without the speaker's habit; what a final one shows of it is learned."""
+        if evidence.type == "final":
+            # What replaces another begins with its sound, which is known already.
+            n_known = 0 if evidence.replaces is None else self._n_rows
+            habits.speech.learn(evidence.audio[n_known:])
+            self._n_rows = len(evidence.audio)
+            if evidence.replaces is None:
+                length_s = evidence.end_s - evidence.start_s
+                habits.rest.learn(evidence.vision, len(words), length_s)
+        if habits.baseline is None:
+            return estimate
+        raw = estimate.probabilities, estimate.sentiment
+        probabilities, sentiment = habits.baseline.correct(*raw)
+        if evidence.type == "final" and evidence.replaces is None:
+            habits.baseline.learn(*raw)
+        return replace(estimate, probabilities=probabilities, sentiment=sentiment)
+
+    def _named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
+        return dict(zip(self._emotions, probabilities.tolist(), strict=True))
 
     def _habits(self, person: Person | None) -> "_Habits":
         """What is known of whoever speaks."""
@@ -161,7 +223,7 @@ class Judge:
             return self._anybody
         if person.id not in self._known:
             fresh = None if self._anybody.baseline is None else Baseline(self._emotions)
-            self._known[person.id] = _Habits(SpeechStatistics(), fresh)
+            self._known[person.id] = _Habits(SpeechStatistics(), Rest(), fresh)
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         return self._known[person.id]
@@ -195,7 +257,7 @@ class Judge:
             revision=revision,
             emotion=self._emotions[self._label],
             uncertain=bool(new[self._label] < uncertain_below),
-            probabilities=dict(zip(self._emotions, new.tolist(), strict=True)),
+            probabilities=self._named(new),
         )
 
 

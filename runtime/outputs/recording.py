@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError, UsageError
 from ..features.spec import MODALITIES, SPEC
-from ..judging.judge import Evidence
+from ..judging.evidence import Evidence
 from ..schemas import EmotionEvent, Person
 from ..speech.base import Word
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..features.spec import MODALITIES
-from ..judging.judge import PRESENT
+from ..judging.evidence import PRESENT
 from ..schemas import EmotionEvent
 
 __all__ = ["View"]

@@ -121,7 +121,15 @@ def open_parts(
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
     return Parts(
         engine=engine,
-        judge=Judge(bundle, engine, text, baseline, prior, per_person=_per_person(options, source)),
+        judge=Judge(
+            bundle,
+            engine,
+            text,
+            baseline,
+            prior,
+            per_person=_per_person(options, source),
+            explain=options.explain,
+        ),
         baseline=baseline,
         transcriber=transcriber,
         recognizer=recognizer,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..judging.judge import Evidence
+from ..judging.evidence import Evidence
 from ..outputs.recording import Recording
 from ..schemas import EmotionEvent
 from ..sources.base import Source

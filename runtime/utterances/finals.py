@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..features.text import TextFeatures
-from ..judging.judge import Evidence
+from ..judging.evidence import Evidence
 from ..speech.background import Answer, Transcriber
 from ..speech.base import Word
 from .scene import Moment, Scene

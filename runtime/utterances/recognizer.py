@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ..features.spec import SPEC
 from ..features.text import TextFeatures
 from ..features.tracking import FaceTracker, Seen
-from ..judging.judge import Evidence, newest_that_fit
+from ..judging.evidence import Evidence
+from ..judging.judge import newest_that_fit
 from ..sources.base import AudioChunk, Packet
 from ..speech.background import Answer, Stage, Transcriber
 from ..speech.base import Word

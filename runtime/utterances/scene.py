@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..features.spec import SPEC
 from ..features.tracking import FaceTracker, Seen
-from ..judging.judge import PRESENT, Evidence
+from ..judging.evidence import PRESENT, Evidence
 from ..schemas import Person
 from ..sources.base import VideoFrame
 from ..speech.background import Answer

@@ -5,7 +5,8 @@ import numpy as np
 from runtime.engines.ort import OrtEngine
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
-from runtime.judging.judge import PRESENT, Evidence, Judge
+from runtime.judging.evidence import PRESENT, Evidence
+from runtime.judging.judge import Judge
 from runtime.schemas import EmotionEvent
 from runtime.speech.base import Word
 from runtime.store.bundle import Bundle
