@@ -31,6 +31,7 @@ from runtime.sources.base import AudioChunk, Packet
 from runtime.sources.file import FileSource
 from runtime.speech import open_recogniser
 from runtime.speech.base import SpeechToText
+from runtime.speech.understood import sensible
 from runtime.speech.vad import VoiceActivity
 from runtime.store import models
 from runtime.store.bundle import DEFAULT
@@ -164,7 +165,8 @@ def _item(
     samples = timeline.samples(segment.start_s, segment.end_s)
     text = clip.text
     if not text and speech_to_text is not None and len(samples):
-        words = speech_to_text.transcribe(samples, segment.start_s)
+        heard = speech_to_text.transcribe(samples, segment.start_s)
+        words = sensible(heard, _tokenizer(), segment.end_s - segment.start_s).words
         text = " ".join(word.text for word in words)
     n_pieces = len(_tokenizer().ids(text)) if text else 0
     if n_pieces > SPEC.max_pieces:

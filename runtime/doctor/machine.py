@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ..engines import gpu
 from ..engines.stored import BACKENDS
 from ..errors import EngineError
@@ -22,6 +24,7 @@ __all__ = ["cache", "clock", "device", "jetpack", "onnxruntime", "tensorrt"]
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _OLDEST_S = 1_735_689_600.0  # 1 January 2025: this software is younger
 _DRIFT_S = 0.05  # over 0.2 s: a clock that was set meanwhile, not one that is slewed
+_REMOTE = ("AzureExecutionProvider",)  # sends a graph away: never used here
 _TIME_ERROR = 5  # what adjtimex(2) returns for a clock that is not synchronised
 
 
@@ -98,11 +101,40 @@ def _version_of(module: str) -> str:
 
 
 def onnxruntime(use: Use) -> Iterator[Check]:
-    """It loads, and these providers come with it."""
+    """Which providers run a graph; that onnxruntime lists one proves nothing."""
     import onnxruntime as ort
 
-    names = ", ".join(p.removesuffix("ExecutionProvider") for p in ort.get_available_providers())
-    yield Check(name="onnxruntime", state=FINE, detail=f"{ort.__version__} for {names}")
+    listed = {p: _runs(p) for p in ort.get_available_providers() if p not in _REMOTE}
+    runs = [p.removesuffix("ExecutionProvider") for p, ran in listed.items() if ran]
+    fails = [p.removesuffix("ExecutionProvider") for p, ran in listed.items() if not ran]
+    detail = f"{ort.__version__} runs on {', '.join(runs) or 'nothing'}"
+    if fails:
+        detail += f"; lists {', '.join(fails)} too, which cannot run here"
+    state = FINE if "CPU" in runs else MISSING
+    remedy = "" if state == FINE else "pip install --force-reinstall onnxruntime"
+    yield Check(name="onnxruntime", state=state, detail=detail, remedy=remedy)
+
+
+def _runs(provider: str) -> bool:
+    """Whether all of a small graph runs there, without the CPU's help."""
+    import onnxruntime as ort
+
+    from ..features.vision import APPEARANCE
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if provider != "CPUExecutionProvider":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = ort.InferenceSession(APPEARANCE, options, providers=[provider])
+        inputs = {
+            item.name: np.zeros([n if isinstance(n, int) else 1 for n in item.shape], np.float32)
+            for item in session.get_inputs()
+        }
+        session.run(None, inputs)
+    except Exception:  # onnxruntime raises no narrower class
+        return False
+    return bool(session.get_providers()[0] == provider)
 
 
 def cache(use: Use) -> Iterator[Check]:

@@ -1,12 +1,15 @@
 """Finding speech (voice activity) and turning it into words."""
 
+import logging
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import DmdLiveError, UsageError
 from ..store import models
 from .base import SpeechToText
 
 __all__ = ["open_recogniser"]
+
+_logger = logging.getLogger("dmd_live")
 
 _VOSK, _MOONSHINE = "vosk-small-en-us", "moonshine-tiny-en"  # in the model store
 
@@ -14,7 +17,8 @@ _VOSK, _MOONSHINE = "vosk-small-en-us", "moonshine-tiny-en"  # in the model stor
 def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
     """The recogniser that `stt` names: auto, vosk, moonshine or none.
 
-    auto takes Vosk when its model is here, else Moonshine, else None. `model`: a Vosk model of the
+    auto takes Vosk when its model is here, else Moonshine, else None; one that cannot be loaded
+    gives way to the other, with a warning. `model`: a Vosk model of the
     user's own instead of the store's. Raises ModelError when a part is missing or damaged,
     SpeechError when the engine cannot start, UsageError when the choices contradict each other.
     """
@@ -23,7 +27,7 @@ def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
     if model is not None and stt not in ("auto", "vosk"):
         raise UsageError(f"a model folder is for vosk; leave it out with {stt}")
     if stt == "auto":
-        stt = _best(model)
+        return _first_that_loads(model)
     if stt == "vosk":
         from .vosk import Vosk
 
@@ -35,7 +39,15 @@ def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
     return None
 
 
-def _best(model: Path | None) -> str:
-    if model is not None or models.is_here(_VOSK):
-        return "vosk"
-    return "moonshine" if models.is_here(_MOONSHINE) else "none"
+def _first_that_loads(model: Path | None) -> SpeechToText | None:
+    here = {"vosk": model is not None or models.is_here(_VOSK), "moonshine": False}
+    here["moonshine"] = models.is_here(_MOONSHINE)
+    names = [name for name, is_here in here.items() if is_here]
+    for name in names:
+        try:
+            return open_recogniser(name, model if name == "vosk" else None)
+        except DmdLiveError as error:
+            if name == names[-1]:
+                raise
+            _logger.warning("%s; %s takes its place", error, names[-1])
+    return None

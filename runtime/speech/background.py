@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..errors import DmdLiveError
 from ..system.threads import join
 from ..utterances.segmenter import Segment
-from .base import SpeechToText, Word
+from .base import Answer, SpeechToText, Word
 
-__all__ = ["Answer", "Background", "Inline", "Stage", "Transcriber"]
+__all__ = ["Background", "Inline", "Stage", "Transcriber"]
 
 Float = NDArray[np.float32]
 
@@ -27,14 +27,6 @@ _STUCK_S = 10.0
 _N_ABANDONED = 3  # threads that hang, with their recognisers: no more of them
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
 _JOIN_S = 1.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The words of a segment; or none, and what went wrong."""
-
-    words: tuple[Word, ...]
-    error: str = ""
 
 
 class Transcriber(Protocol):

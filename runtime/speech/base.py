@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SpeechToText", "Word"]
+__all__ = ["Answer", "SpeechToText", "Word"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,14 @@ class Word:
     start_s: float
     end_s: float
     confidence: float = field(default=1.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The words of a segment; or none, and what went wrong."""
+
+    words: tuple[Word, ...]
+    error: str = ""
 
 
 class SpeechToText(Protocol):

@@ -26,9 +26,6 @@ _HEADS, _HEAD_DIM = 8, 36  # of the tiny model's attention
 _TOKENS_PER_S = 13
 # A decoder that is stuck repeats a phrase of up to 8 tokens; people do not, 32 tokens long.
 _LOOP_TOKENS, _LOOP_PERIOD = 32, 8
-# Mean natural log-probability of a token. Measured: right words reach -0.6 and better; silence,
-# music and most noise, which the decoder turns into "You", stay below.
-_MIN_CONFIDENCE = -0.8
 _FRAME = 160  # 10 ms, for word times
 _VOICED_BELOW_PEAK = 1e-3  # -30 dB: sound for word times; the rest is pause
 
@@ -79,8 +76,6 @@ class Moonshine:
         except Exception as error:  # onnxruntime raises no narrower class
             raise SpeechError(f"Moonshine failed while transcribing ({error})") from error
         self._start_s, self._draft = start_s, tokens
-        if score < _MIN_CONFIDENCE:
-            return ()
         text = b"".join(self._tokens[token] for token in tokens).decode(errors="ignore")
         words = [w for w in text.replace(_SPACE, " ").split() if any(c.isalnum() for c in w)]
         return tuple(

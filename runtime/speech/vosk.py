@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpeechError
+from ..system.libraries import remedy
 from .base import Word
 
 __all__ = ["Vosk"]
@@ -41,7 +42,8 @@ class Vosk:
         try:
             import vosk
         except (ImportError, OSError) as error:
-            raise SpeechError(f"Vosk cannot be loaded ({error}); run: pip install vosk") from error
+            way_out = remedy(error, "pip install vosk")
+            raise SpeechError(f"Vosk cannot be loaded ({error}); run: {way_out}") from error
         vosk.SetLogLevel(-1)
         try:
             self._model: Any = vosk.Model(str(model))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ..features.text import TextFeatures
 from ..judging.evidence import Evidence
-from ..speech.background import Answer, Transcriber
-from ..speech.base import Word
+from ..speech.background import Transcriber
+from ..speech.base import Answer, Word
+from ..speech.understood import sensible
 from .scene import Moment, Scene
 from .segmenter import Segment, SegmenterConfig, split_words
 
@@ -95,6 +96,9 @@ class Finals:
             if answer is None:
                 return
             self._closed.popleft()
+            if answer.words:
+                length_s = closed.segment.end_s - closed.segment.start_s
+                answer = sensible(answer.words, self._text, length_s)
             if (joined := self._joined(closed, answer)) is not None:
                 yield joined
                 continue

@@ -13,8 +13,9 @@ from ..features.tracking import FaceTracker, Seen
 from ..judging.evidence import Evidence
 from ..judging.judge import newest_that_fit
 from ..sources.base import AudioChunk, Packet
-from ..speech.background import Answer, Stage, Transcriber
-from ..speech.base import Word
+from ..speech.background import Stage, Transcriber
+from ..speech.base import Answer, Word
+from ..speech.understood import sensible
 from ..speech.vad import VoiceActivity
 from .finals import Closed, Finals
 from .muting import Muting
@@ -227,7 +228,9 @@ class Recognizer:
         words: tuple[Word, ...] = ()
         if self._transcriber is not None:
             self._ask(speech, "early")
-            words = newest_that_fit(self._text, self._transcriber.early(speech.start_s))
+            words = self._transcriber.early(speech.start_s)
+            words = sensible(words, self._text, speech.end_s - speech.start_s).words
+            words = newest_that_fit(self._text, words)
         before = self._finals.before
         if before is None or speaking.joins != before.number:
             return self._scene.evidence(

@@ -12,7 +12,7 @@ from ..features.tracking import FaceTracker, Seen
 from ..judging.evidence import PRESENT, Evidence
 from ..schemas import Person
 from ..sources.base import VideoFrame
-from ..speech.background import Answer
+from ..speech.base import Answer
 from .quality import ASKEW, FROZEN, PictureQuality, sound_notes, word_notes
 from .segmenter import Segment
 from .speaker import Speaker, who_speaks

@@ -17,10 +17,12 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ModelError, SpeechError, UsageError
+from runtime.features.text import TextFeatures
 from runtime.speech import open_recogniser
 from runtime.speech.background import Answer, Background
 from runtime.speech.base import SpeechToText, Word
 from runtime.speech.moonshine import Moonshine
+from runtime.speech.understood import NOT_UNDERSTOOD, sensible, without_loops
 from runtime.speech.vad import VoiceActivity
 from runtime.store import models
 from runtime.utterances.segmenter import Segment
@@ -149,8 +151,12 @@ def test_moonshine_checks_what_it_found_before(
     [SILENCE, NOISE, SILENCE[:1_600], SILENCE[:1_599], SILENCE[:0]],
     ids=["silence", "noise", "shortest", "too short", "empty"],
 )
-def test_moonshine_makes_no_words_of_nothing(moonshine: SpeechToText, samples: Float) -> None:
-    assert moonshine.transcribe(samples, 0.0) == ()
+def test_moonshine_makes_no_words_of_nothing(
+    moonshine: SpeechToText, samples: Float, tokenizer_json: Path
+) -> None:
+    text = TextFeatures(tokenizer_json)
+    words = moonshine.transcribe(samples, 0.0)
+    assert sensible(words, text, len(samples) / 16_000).words == ()
 
 
 def test_moonshine_leaves_a_loop(moonshine: SpeechToText) -> None:
@@ -368,3 +374,53 @@ def test_choices_that_make_no_sense(tmp_path: Path) -> None:
         open_recogniser("whisper")
     with pytest.raises(UsageError, match="leave it out"):
         open_recogniser("moonshine", tmp_path)
+
+
+def spoken(text: str, confidence: float = 0.9) -> tuple[Word, ...]:
+    return tuple(
+        Word(text=word, start_s=k / 2, end_s=k / 2 + 0.4, confidence=confidence)
+        for k, word in enumerate(text.split())
+    )
+
+
+@pytest.mark.parametrize(
+    ("heard", "said"),
+    [
+        (
+            "I think that's even a bit of a bit of a bit of a bit of",
+            "I think that's even a bit of",
+        ),
+        ("you you you you you go", "you go"),
+        ("no, no, no!", "no, no, no!"),
+        ("very very good", "very very good"),
+        ("I said so, I said so, I said so, I said so", "I said so,"),
+        ("", ""),
+    ],
+)
+def test_loops_of_a_recogniser_are_cut(heard: str, said: str) -> None:
+    assert " ".join(word.text for word in without_loops(spoken(heard))) == said
+
+
+@pytest.mark.parametrize(
+    ("heard", "confidence", "kept"),
+    [
+        ("dogs are sitting by the door", 0.67, True),
+        ("they're lovely dr mayer's hunk", 0.57, False),
+        ("that's where zia mitchell's rap game", 0.6, False),
+        ("it is late", 0.5, False),
+        ("antidisestablishmentarianism", 0.95, True),
+    ],
+)
+def test_words_that_cannot_have_been_said_are_left_out(
+    heard: str, confidence: float, kept: bool, tokenizer_json: Path
+) -> None:
+    words = spoken(heard, confidence)
+    answer = sensible(words, TextFeatures(tokenizer_json), len(words) / 2)
+    assert (answer.words == words) == kept
+    assert answer.error == ("" if kept else NOT_UNDERSTOOD)
+
+
+def test_nobody_speaks_that_fast(tokenizer_json: Path) -> None:
+    words = spoken("one two three four five six seven eight", 0.9)
+    assert sensible(words, TextFeatures(tokenizer_json), 1.0).error == NOT_UNDERSTOOD
+    assert sensible(words, TextFeatures(tokenizer_json), 2.0).words == words

@@ -1,0 +1,224 @@
+"""What a room does to the ears: false utterances of noise alone, and sentences missed in it.
+
+Noises are made here from a seed: a piece of music, a vacuum cleaner, a keyboard, and babble of six
+voices at once. Sentences come from a folder of sound files; without one, from the package of the
+speech recogniser. Levels are signal-to-noise ratios against speech of -26 dBFS.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from runtime.config import option, parse
+from runtime.errors import DmdLiveError, UsageError
+from runtime.features.spec import SPEC
+from runtime.sources.base import AudioChunk
+from runtime.sources.file import FileSource
+from runtime.speech.vad import VoiceActivity
+from runtime.system.files import write_file
+from runtime.utterances.segmenter import Segment, Segmenter
+
+__all__ = ["NOISES", "Options", "main", "segments"]
+
+Float = NDArray[np.float64]
+Sound = NDArray[np.float32]
+
+_RATE = SPEC.sample_rate_hz
+_SPEECH = 10.0 ** (-26 / 20)  # root mean square of the sentences
+_GAP_S = 1.5  # between sentences
+_LONGEST_S = 8.0
+_HEARD = 0.5  # share of a sentence that utterances must cover
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure false and missed utterances in noise."""
+
+    voices: str | None = option(
+        None, metavar="FOLDER", help="sound files with a sentence each; default: the recogniser's"
+    )
+    minutes: float = option(5.0, metavar="MIN", help="of each noise at each level")
+    sentences: int = option(60, metavar="N", help="at each level, at most")
+    levels: str = option("20,10,5,0,-5", metavar="DB,DB", help="signal-to-noise ratios in dB")
+    json: str | None = option(None, metavar="FILE", help="write the figures here as well")
+
+
+def _music(rng: np.random.Generator, n: int, _: list[Float]) -> Float:
+    """Chords, a melody over them and a drum."""
+    t, out = np.arange(n) / _RATE, np.zeros(n)
+    beat = int(0.5 * _RATE)
+    for begin in range(0, n, beat):
+        part = slice(begin, min(begin + beat, n))
+        local = t[part] - t[begin]
+        root = 110.0 * 2 ** (rng.choice([0, 5, 7, 9]) / 12)
+        notes = [root, root * 2 ** (4 / 12), root * 1.5, root * 2 ** (rng.integers(12, 24) / 12)]
+        for note in notes:
+            for harmonic in range(1, 7):
+                out[part] += np.sin(2 * np.pi * note * harmonic * local) / harmonic
+        out[part] *= np.exp(-2.0 * local)
+        out[part] += 2.0 * np.exp(-30.0 * local) * rng.normal(size=len(local))
+    return out
+
+
+def _vacuum(rng: np.random.Generator, n: int, _: list[Float]) -> Float:
+    """A motor's hum and its harmonics in broad noise that falls with the frequency."""
+    t = np.arange(n) / _RATE
+    spectrum = np.fft.rfft(rng.normal(size=n))
+    spectrum /= np.maximum(np.fft.rfftfreq(n, 1 / _RATE), 50.0) ** 0.5
+    air = np.fft.irfft(spectrum, n)
+    hum = sum(np.sin(2 * np.pi * 98.0 * k * t + k) / k for k in range(1, 20))
+    return np.asarray(air / air.std() + 0.5 * hum)
+
+
+def _keyboard(rng: np.random.Generator, n: int, _: list[Float]) -> Float:
+    """Five to ten keys a second, each a click down and a softer one up."""
+    out, at = np.zeros(n), 0
+    decay = np.exp(-np.arange(480) / 60.0)
+    while at < n - 2_000:
+        for offset, loud in ((0, 1.0), (int(rng.integers(800, 1_500)), 0.4)):
+            out[at + offset : at + offset + 480] += loud * decay * rng.normal(size=480)
+        at += int(_RATE / rng.uniform(5.0, 10.0))
+    return out
+
+
+def _babble(rng: np.random.Generator, n: int, voices: list[Float]) -> Float:
+    """Six voices at once."""
+    out = np.zeros(n)
+    for _ in range(6):
+        at = 0
+        while at < n:
+            voice = voices[rng.integers(len(voices))]
+            piece = voice[: n - at]
+            out[at : at + len(piece)] += piece
+            at += len(piece)
+    return out
+
+
+NOISES: dict[str, Callable[[np.random.Generator, int, list[Float]], Float]] = {
+    "music": _music,
+    "vacuum cleaner": _vacuum,
+    "keyboard": _keyboard,
+    "babble": _babble,
+}
+
+
+def segments(samples: Sound) -> list[Segment]:
+    """The utterances that the device hears in (n,) samples in [-1, 1] at 16 kHz."""
+    voice, segmenter = VoiceActivity(), Segmenter(VoiceActivity.CHUNK / _RATE, 0.0)
+    n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
+    found = [
+        segmenter.push(voice.probability(piece))
+        for piece in samples[:n].reshape(-1, VoiceActivity.CHUNK)
+    ]
+    return [segment for segment in [*found, segmenter.flush()] if segment is not None]
+
+
+def measure(options: Options) -> list[dict[str, float | str]]:
+    """One row for each noise and level."""
+    voices = _voices(options.voices)
+    rows: list[dict[str, float | str]] = []
+    cases = [(name, float(db)) for name in NOISES for db in options.levels.split(",")]
+    n_sentences = min(options.sentences, len(voices))
+    speech, spoken = _sentences(voices[:n_sentences])
+    for name, db in tqdm(cases, "noises", unit="case"):
+        rng = np.random.default_rng(0)
+        n = max(int(60 * options.minutes * _RATE), len(speech))
+        noise = NOISES[name](rng, n, voices)
+        noise *= _SPEECH * 10.0 ** (-db / 20) / np.sqrt((noise**2).mean())
+        false = segments(_clipped(noise[: int(60 * options.minutes * _RATE)]))
+        found = segments(_clipped(speech + noise[: len(speech)]))
+        missed = sum(_covered(part, found) < _HEARD for part in spoken)
+        rows.append(
+            {
+                "noise": name,
+                "snr_db": db,
+                "false_per_hour": 60.0 * len(false) / options.minutes,
+                "missed": missed / len(spoken),
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, float | str]]) -> str:
+    """Markdown: false utterances an hour of noise alone / sentences missed."""
+    levels = sorted({float(row["snr_db"]) for row in rows}, reverse=True)
+    lines = ["| Noise | " + " | ".join(f"{db:g} dB" for db in levels) + " |"]
+    lines.append("| --- |" + " --- |" * len(levels))
+    for name in dict.fromkeys(row["noise"] for row in rows):
+        by_level = {row["snr_db"]: row for row in rows if row["noise"] == name}
+        cells = [
+            f"{by_level[db]['false_per_hour']:.0f} / {float(by_level[db]['missed']):.0%}"
+            for db in levels
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _voices(folder: str | None) -> list[Float]:
+    """Sentences at the level of speech, cut out of sound files."""
+    if folder is None:
+        import moonshine_voice
+
+        files = sorted(Path(moonshine_voice.__file__).parent.rglob("*.wav"))
+    else:
+        files = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".wav", ".flac", ".ogg"))
+    voices = []
+    for path in files:
+        with FileSource(path) as source:
+            chunks = [p.samples for p in source.packets() if isinstance(p, AudioChunk)]
+        sound = np.concatenate([np.zeros(0, np.float32), *chunks])
+        whole = Segment(0.0, len(sound) / _RATE)
+        for part in [whole] if folder is not None else segments(sound):
+            voice = sound[int(part.start_s * _RATE) : int(part.end_s * _RATE)].astype(np.float64)
+            voice = voice[: int(_LONGEST_S * _RATE)]
+            if len(voice) and voice.any():
+                voices.append(voice * _SPEECH / np.sqrt((voice**2).mean()))
+    if not voices:
+        raise UsageError(f"{folder}: no sound files there (wav, flac, ogg)")
+    return voices
+
+
+def _sentences(voices: list[Float]) -> tuple[Float, list[Segment]]:
+    """All of them with pauses, and where each is."""
+    gap = np.zeros(int(_GAP_S * _RATE))
+    parts, spoken, at = [gap], [], len(gap)
+    for voice in voices:
+        spoken.append(Segment(at / _RATE, (at + len(voice)) / _RATE))
+        parts += [voice, gap]
+        at += len(voice) + len(gap)
+    return np.concatenate(parts), spoken
+
+
+def _covered(part: Segment, found: list[Segment]) -> float:
+    shared = sum(
+        max(0.0, min(part.end_s, other.end_s) - max(part.start_s, other.start_s)) for other in found
+    )
+    return shared / (part.end_s - part.start_s)
+
+
+def _clipped(samples: Float) -> Sound:
+    return np.clip(samples, -1.0, 1.0).astype(np.float32)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(Options, argv, prog="python -m export.hearing")
+    try:
+        rows = measure(options)
+        if options.json is not None:
+            write_file(Path(options.json), json.dumps(rows, indent=2).encode())
+        print(table(rows))
+    except DmdLiveError as error:
+        print(f"export.hearing: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
