@@ -21,6 +21,7 @@ _F0, _VOICING, _ENERGY = SPEC.n_mels, SPEC.n_mels + 1, SPEC.n_mels + 2
 _PRIOR_VARIANCE = np.full(SPEC.audio_dim, SPEC.speech_deviation**2)
 _PRIOR_VARIANCE[_F0] = SPEC.speech_f0_deviation**2
 _PRIOR_VARIANCE[_ENERGY] = SPEC.speech_energy_deviation**2
+_KNOWN = 50.0  # voiced rows, 2 s: then somebody's usual voice is known
 _FEWEST = 5  # with fewer voiced rows, all rows count
 
 
@@ -64,7 +65,7 @@ class SpeechStatistics:
     def usual(self) -> NDArray[np.float64] | None:
         """(43,) mean of each column over the speech heard; None while that is too little."""
         n = self._sums[0]
-        if n.min() < SPEC.speech_prior:
+        if n.min() < _KNOWN:
             return None
         return np.asarray(self._sums[1] / n)
 

@@ -10,7 +10,8 @@ __all__ = ["Channels", "check_choice"]
 Float = NDArray[np.float32]
 
 _NAMES = ("first", "mix", "loudest")
-_LEVEL_S = 0.5  # half-life of loudness: people may sit at different microphones
+# Half-life of loudness. People may sit at different microphones, and answer at once.
+_LEVEL_S = {"first": 0.1, "mix": 0.5, "loudest": 0.5}
 _SIGN_S = 5.0  # half-life of how channels go together
 _SIGNAL_DB = 20.0  # a channel that much below the loudest has no signal of its own
 _LEAD_DB = 3.0  # the loudest stays until another is that much louder
@@ -64,7 +65,7 @@ class Channels:
         exact = samples.astype(np.float64)
         # Loud moments count at once, so that the first word is taken from the right channel.
         self._power = np.maximum(
-            0.5 ** (length_s / _LEVEL_S) * self._power, (exact**2).mean(axis=0)
+            0.5 ** (length_s / _LEVEL_S[self._choice]) * self._power, (exact**2).mean(axis=0)
         )
         loudest = int(self._power.argmax())
         self._together *= 0.5 ** (length_s / _SIGN_S)
