@@ -149,6 +149,7 @@ class EmotionStream:
             **self._log.counts,
             "muted_away": 0 if recognizer is None else recognizer.n_dropped,
             "callback_errors": self._runner.n_callback_errors,
+            "inference_errors": self._runner.n_inference_errors,
             "dropped": dict(getattr(self._source, "n_dropped", {})),
             "overruns": getattr(self._source, "n_overruns", 0),
             "restarts": dict(getattr(self._source, "n_restarts", {})),

@@ -84,6 +84,10 @@ class Judge:
         self._smooth: NDArray[np.float64] | None = None
         self._label = -1
 
+    def use(self, engine: Engine) -> None:
+        """Go on with another engine of the same bundle."""
+        self._engine = engine
+
     def event(self, evidence: Evidence) -> EmotionEvent:
         """The event of one piece of evidence."""
         if evidence.baseline_reset:

@@ -1,7 +1,7 @@
 """Opening what a stream works with, in an order that tells mistakes early."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -40,9 +40,11 @@ _logger = logging.getLogger("dmd_live")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a stream works with, open. `recognizer`: None for a replay."""
+    """What a stream works with, open. `spare` opens the engine that takes over when `engine` fails;
+    `recognizer`: None for a replay."""
 
     engine: Engine
+    spare: Callable[[], Engine]
     judge: Judge
     baseline: Baseline | None
     transcriber: Transcriber | None
@@ -121,6 +123,7 @@ def open_parts(
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
     return Parts(
         engine=engine,
+        spare=partial(open_engine, bundle, "cpu"),
         judge=Judge(
             bundle,
             engine,

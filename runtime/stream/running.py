@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..errors import FeatureError
 from ..judging.evidence import Evidence
 from ..outputs.recording import Recording
 from ..schemas import EmotionEvent
@@ -27,7 +28,7 @@ class Runner:
     def __init__(self, log: EventLog, *, live: bool) -> None:
         self._log, self._live = log, live
         self.callbacks: list[Callable[[EmotionEvent], object]] = []
-        self.n_callback_errors = 0
+        self.n_callback_errors = self.n_inference_errors = 0
         self.replayed = {"events": 0, "changed": 0}
         self.closing = False
         """Set it, and the thread ends with the next packet."""
@@ -68,6 +69,19 @@ class Runner:
             for evidence in recognizer.flush():
                 self._publish(evidence, parts)
 
+    def _judge(self, evidence: Evidence, parts: Parts) -> EmotionEvent:
+        """The event; where the engine fails, the CPU's takes over. Raises FeatureError for rows
+        that no engine takes."""
+        try:
+            return parts.judge.event(evidence)
+        except FeatureError:
+            raise
+        except Exception as error:
+            self.n_inference_errors += 1
+            _logger.warning("inference failed (%s); the cpu engine takes over", error)
+            parts.judge.use(parts.spare())
+            return parts.judge.event(evidence)
+
     def _rejudge(self, recording: Recording, parts: Parts) -> None:
         for evidence, recorded in recording.entries():
             if self.closing:
@@ -85,7 +99,7 @@ class Runner:
         if self.reset_baseline:
             self.reset_baseline = False
             evidence = replace(evidence, baseline_reset=True)
-        event = parts.judge.event(evidence)
+        event = self._judge(evidence, parts)
         if latency_ms is not None:
             event = replace(event, latency_ms=latency_ms)
         if parts.recorder is not None:

@@ -22,6 +22,7 @@ _CLIPPED = 1e-3  # share of samples at full scale
 # one in thirty from 0.8 on.
 _DOUBTFUL = 0.7
 _DARK = 30.0  # mean of 0 to 255
+_FEW_HZ = 5.0  # pictures a second: an expression may pass between them
 _FROZEN_S = 0.5  # a camera's noise makes any two pictures differ
 
 
@@ -76,6 +77,9 @@ class PictureQuality:
             out.append(FROZEN)
         if 2 * sum(not picture.upright for picture in inside) > len(inside):
             out.append(ASKEW)
+        rate_hz = len(inside) / max(end_s - start_s, 1e-9)
+        if len(inside) >= 2 and rate_hz < _FEW_HZ:
+            out.append(f"only {rate_hz:.0f} pictures a second")
         n_people = int(np.median([picture.n_faces for picture in inside]))
         if n_people > 1:
             out.append(f"{n_people} people in view")
