@@ -38,9 +38,10 @@ __all__ = ["TARGETS", "main", "run"]
 ROOT = Path(__file__).parents[1]
 LONGEST_S = 20.0  # of one case; more is a hang
 BATCH = 100  # cases of one process: a crash costs the rest of its batch
-NUMBERS = [
+VALUES = [
     "0",
     "-1",
+    "0.3",
     "1e999",
     "NaN",
     "null",
@@ -48,7 +49,6 @@ NUMBERS = [
     "{}",
     '""',
     "true",
-    "1e-320",
     "18446744073709551616",
 ]
 
@@ -67,7 +67,7 @@ class Options:
 def damaged(rng: np.random.Generator, content: bytes) -> bytes:
     """A few bytes changed, a piece cut out, doubled or put in, or the end lost."""
     data = bytearray(content)
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(int(rng.choice([1, 1, 2, 4]))):
         at = int(rng.integers(len(data) + 1))
         length = int(rng.integers(1, 64))
         match int(rng.integers(5)):
@@ -89,18 +89,19 @@ def damaged(rng: np.random.Generator, content: bytes) -> bytes:
 def other_values(rng: np.random.Generator, text: str) -> str:
     """JSON with some of its values exchanged for strange ones."""
     values = list(re.finditer(r'(?<=[:\[,]) ?(-?[\d.]+|"[^"\\]*"|true|false|null)', text))
-    for found in sorted(rng.choice(len(values), min(3, len(values)), replace=False))[::-1]:
+    for found in sorted(
+        rng.choice(len(values), min(int(rng.choice([1, 1, 3])), len(values)), replace=False)
+    )[::-1]:
         span = values[found].span(1)
-        text = text[: span[0]] + str(rng.choice(NUMBERS)) + text[span[1] :]
+        text = text[: span[0]] + str(rng.choice(VALUES)) + text[span[1] :]
     return text
 
 
 def read_bundle(rng: np.random.Generator, folder: Path, sources: Path) -> None:
     """A bundle with a damaged file; half of them are sealed again, so that hashes say nothing."""
     bundle = Path(shutil.copytree(sources / "bundle", folder / "bundle"))
-    path = bundle / str(
-        rng.choice(["bundle.json", "bundle.json", "tokenizer.json", "model.fp32.onnx"])
-    )
+    names = ["bundle.json", "bundle.json", "tokenizer.json", "model.fp32.onnx"]
+    path = bundle / str(rng.choice(names))
     content = path.read_bytes()
     if path.suffix == ".json" and rng.random() < 0.5:
         content = other_values(rng, content.decode()).encode()
