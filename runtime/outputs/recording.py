@@ -146,6 +146,8 @@ class Recording:
                 )
             if not {"bundle_sha256", "precision", "baseline", "prior"} <= self.header.keys():
                 raise ValueError("no word about the bundle")
+            if not isinstance(self.header["bundle_sha256"], str):
+                raise ValueError("its bundle has no hash")
         except (ValueError, KeyError, TypeError) as error:
             self.__exit__(None, None, None)
             raise SourceError(
@@ -175,7 +177,7 @@ class Recording:
                 evidence = _evidence(content["evidence"], evidence)
                 event = dict(content["event"])
                 dict(event["latency_ms"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise SourceError(
                     f"{self._path}: line {number} is damaged; what came before it was judged; "
                     "copy the file again"

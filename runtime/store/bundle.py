@@ -121,11 +121,13 @@ def _read_info(folder: Path) -> dict[str, Any]:
         and all(isinstance(text, str) for text in (*files.values(), *listed.values()))
         and set(listed.values()) <= files.keys()
         and isinstance(info["emotions"], list)
+        and isinstance(info["feature_spec_sha256"], str)
         and isinstance(info.get("calibration", {}), dict)
         and isinstance(info.get("fastest", ""), str)
     ):
         raise BundleError(
-            f"{path}: its files, models, emotions or calibration are malformed; export it again"
+            f"{path}: its files, models, emotions, feature spec or calibration are malformed; "
+            "export it again"
         )
     return dict(info)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..engines.base import Engine
 from ..engines.choose import ENGINES, open_engine
-from ..errors import UsageError
+from ..errors import SourceError, UsageError
 from ..features.spec import SPEC
 from ..features.text import TextFeatures
 from ..features.tracking import FaceTracker
@@ -209,7 +209,12 @@ def _open_baseline(
         if state is None:
             return None
         if source.header["bundle_sha256"] == bundle.info["bundle_sha256"]:
-            baseline.restore(state)
+            try:
+                baseline.restore(state)
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                raise SourceError(
+                    f"{options.replay}: its baseline is damaged ({error}); copy the file again"
+                ) from error
         return baseline
     if not options.corrected:
         return None
