@@ -7,6 +7,9 @@ import pytest
 
 # No test may reach the network through a library that would like to.
 os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The models here are so small that two threads of torch wait for each other ten times as long as
+# they compute. Programs that the tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 
