@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from export import evaluate
-from export.evaluate import Options, sentiment_scores
+from export.evaluate import Options
+from export.scores import sentiment_scores
 from runtime.errors import UsageError
 
 KEYS = {"n", "accuracy", "uar", "macro_f1", "ece", "uncertain", "sure_and_wrong", "false_alarms",
