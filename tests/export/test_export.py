@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export import bundle as writer
-from export import graph, parity, quantize
+from export import certificate, graph, quantize
 from export.recipes import Maker
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
@@ -237,15 +237,15 @@ def test_a_model_without_certificate_is_published_only_as_such(
 
 
 def test_engines_of_a_gpu_are_certified_beside_the_models() -> None:
-    def row(model: str, accuracy: float) -> parity.Row:
+    def row(model: str, accuracy: float) -> certificate.Row:
         found = {"accuracy": accuracy}
-        return parity.Row(
+        return certificate.Row(
             subset="text", model=model, metrics=found, change={}, max_difference=0.0,
             mean_difference=0.0, same_emotion=1.0,
         )  # fmt: skip
 
     rows = [row("torch", 0.8), row("fp32", 0.8), row("rtx fp16", 0.802), row("tensorrt int8", 0.7)]
-    made = parity.certify(rows, {"fp32": "abc"}, budget=0.5)
+    made = certificate.certify(rows, {"fp32": "abc"}, budget=0.5)
     assert made["models"] == {"fp32": {"sha256": "abc", "passed": True, "against": "torch",
                                        "largest_change_points": 0.0, "metric": "accuracy",
                                        "subset": "text"}}  # fmt: skip
