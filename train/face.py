@@ -11,7 +11,6 @@ import hashlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from .data.crops import centre, find_faces
 from .data.labels import EMOTIONS, UNKNOWN, VOTES, Recording
 from .data.photographs import vary
 from .metrics import emotion_metrics
-from .models.appearance import AppearanceNet
+from .models.appearance import AppearanceNet, to_onnx
 from .provenance import commit, write_json
 
 __all__ = ["Options", "main", "targets", "train"]
@@ -243,7 +242,7 @@ _PLAIN = ("epoch", "seconds", "commit", "history", "identity")
 
 def _write(run: _Run, out: Path, about: dict[str, Any]) -> None:
     """appearance.onnx (weights stored in half precision) and appearance.json."""
-    model = _onnx(run.average)
+    model = to_onnx(run.average)
     write_file(out / "appearance.onnx", model)
     sha256 = hashlib.sha256(model).hexdigest()
     options = asdict(run.options)
@@ -269,53 +268,6 @@ def _write(run: _Run, out: Path, about: dict[str, Any]) -> None:
             "train.face: to ship it, copy both files to runtime/assets and write its SHA-256 into "
             "runtime/features/spec.py (appearance_sha256); bundles made before no longer fit"
         )
-
-
-class _Embedding(nn.Module):
-    """What is exported: the embedding alone."""
-
-    def __init__(self, net: AppearanceNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, face: Tensor) -> Tensor:
-        return self.net.embedding(face)
-
-
-def _onnx(net: AppearanceNet) -> bytes:
-    """Input `face` (B, 1, 48, 48), output `embedding` (B, SPEC.appearance_dim)."""
-    import io
-
-    import onnx
-    from onnx import numpy_helper
-
-    size, buffer = SPEC.appearance_size, io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is a newer exporter
-        torch.onnx.export(
-            _Embedding(net).eval(),
-            (torch.zeros(1, 1, size, size),),
-            buffer,  # type: ignore[arg-type]  # a stub's oversight: a buffer will do
-            input_names=["face"],
-            output_names=["embedding"],
-            dynamic_axes={"face": {0: "B"}, "embedding": {0: "B"}},
-            opset_version=18,
-            dynamo=False,
-        )
-    model = onnx.load_from_string(buffer.getvalue())
-    # Half the size: weights are rounded to 16 bits and widened again when the model is loaded.
-    casts = []
-    for weight in list(model.graph.initializer):
-        values = numpy_helper.to_array(weight)
-        if values.dtype == np.float32 and values.size > 64:
-            half = numpy_helper.from_array(values.astype(np.float16), weight.name + ".half")
-            model.graph.initializer.remove(weight)
-            model.graph.initializer.append(half)
-            casts.append(onnx.helper.make_node("Cast", [half.name], [weight.name], to=1))
-    for k, node in enumerate(casts):
-        model.graph.node.insert(k, node)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 if __name__ == "__main__":

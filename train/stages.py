@@ -23,6 +23,7 @@ from .config import Config
 from .data import corpora
 from .models.language import locate
 from .provenance import commit, write_json
+from .reader import Reader, readable
 from .state import finished
 from .teacher import Teacher
 
@@ -93,10 +94,10 @@ def _distil(settings: Config, options: training.Options) -> None:
         texts = list(dict.fromkeys(texts))
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(settings.seed))
         chosen = [texts[int(k)] for k in order[: settings.distill.n_sentences]]
-        sentences = distill.readable(chosen, (tokenizer, own))
+        sentences = readable(chosen, (tokenizer, own))
         model = teacher.model.to(training.device(options.device))
         done = distill.distil(
-            distill.Reader(model, tokenizer, precision=settings.optim.precision),
+            Reader(model, tokenizer, precision=settings.optim.precision),
             distill.new_student(settings.model.language, sentences, settings.distill),
             sentences,
             settings,

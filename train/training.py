@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +30,7 @@ from .data.compose import Composer
 from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .judging import Judge, calibrate, validate
-from .loop import (
-    Batch,
-    hide,
-    optimiser,
-    train_epoch,
-)
+from .loop import Batch, hide, optimiser, train_epoch
 from .losses import TrainingDMD
 from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_frozen, load_pretrained
@@ -138,11 +134,7 @@ def train(settings: Config, options: Options) -> None:
             pictured = analysis.collect(
                 model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
             )
-        out.mkdir(parents=True, exist_ok=True)
-        analysis.save(out, pictured)
-        checkpoint.save(out, dmd, settings, tokenizer, info)
-        _print_table(metrics["test"])
-        print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
+        _write(out, dmd, settings, tokenizer, info, pictured)
     state.close()
 
 
@@ -268,6 +260,21 @@ def _training_batches(
         rng = np.random.default_rng((settings.seed, epoch, k, 1))
         batch = hide(collate(utterances), settings.data.modality_dropout, rng)
         yield batch, None if teacher is None else teacher(utterances)
+
+
+def _write(
+    out: Path,
+    dmd: DMD,
+    settings: Config,
+    tokenizer: Path | None,
+    info: dict[str, Any],
+    pictured: analysis.Analysis,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    analysis.save(out, pictured)
+    checkpoint.save(out, dmd, settings, tokenizer, info)
+    _print_table(info["metrics"]["test"])
+    print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
 
 
 def _print_table(rows: dict[str, dict[str, float]]) -> None:

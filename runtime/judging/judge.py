@@ -99,11 +99,7 @@ class Judge:
         sentiment = float(out["sentiment"][0])
         if evidence.type == "final":
             self._speech.learn(evidence.audio)
-        if self._baseline is not None:
-            raw = probabilities, sentiment
-            probabilities, sentiment = self._baseline.correct(*raw)
-            if evidence.type == "final":
-                self._baseline.learn(*raw)
+        probabilities, sentiment = self._corrected(evidence, probabilities, sentiment)
         own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
         best = int(probabilities.argmax())
         event = EmotionEvent(
@@ -130,6 +126,17 @@ class Judge:
         if event.type == "provisional":
             event = self._steady(event, probabilities, uncertain_below)
         return replace(event, latency_ms=_latency_ms(evidence, time.monotonic()))
+
+    def _corrected(
+        self, evidence: Evidence, probabilities: NDArray[np.float64], sentiment: float
+    ) -> tuple[NDArray[np.float64], float]:
+        """Against the person's own baseline, which then learns from what is final."""
+        if self._baseline is None:
+            return probabilities, sentiment
+        corrected = self._baseline.correct(probabilities, sentiment)
+        if evidence.type == "final":
+            self._baseline.learn(probabilities, sentiment)
+        return corrected
 
     def _words(self, evidence: Evidence) -> tuple[tuple[Word, ...], dict[str, str]]:
         """The words that the model can take, and which modalities are there."""
