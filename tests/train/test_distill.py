@@ -12,8 +12,8 @@ from runtime.errors import UsageError
 from runtime.features.text import TextFeatures, normalise
 from train import checkpoint, distill, run
 from train.config import Config, DistillConfig, ModelConfig
+from train.data.compose.spoken import Spoken, soundex
 from train.data.corpora import EMOTIONS
-from train.data.spoken import Spoken, soundex
 from train.models.dmd import DMD
 from train.models.language import (
     FrozenLanguage,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from runtime.features.normal import SpeechStatistics, voiced_sums
 from runtime.features.spec import SPEC
 
-from .corpora import Recording
-from .utterance import labelled_part
+from ..corpora import Recording
+from ..utterance import labelled_part
 
 __all__ = ["Voices", "vary_rows"]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.features.spec import SPEC
 
-from .corpora import EMOTIONS, NEUTRAL, Recording
-from .utterance import labelled_part
+from ..corpora import EMOTIONS, NEUTRAL, Recording
+from ..utterance import labelled_part
 
 __all__ = ["Faces", "moving_face"]
 
