@@ -46,7 +46,7 @@ def transcript(speech: Path) -> str:
     except OSError as error:
         raise SourceError(f"{path}: cannot read the transcripts ({error.strerror})") from error
     if found is None:
-        raise SourceError(f"{path}: no transcript of {speech.stem}")
+        raise SourceError(f"{path}: has no transcript of {speech.stem}")
     return found[1]
 
 

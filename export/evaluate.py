@@ -39,20 +39,26 @@ class Options:
     sadness or surprise.
     """
 
-    data: str = option(metavar="FOLDER", help="your people; see above")
-    bundle: str | None = option(None, metavar="FOLDER", help="default: the built-in one")
-    precision: str | None = option(None, metavar="NAME", help="of the bundle's models")
-    prior: str = option(CONVERSATION, choices=PRIORS, help="how common emotions are")
+    data: str = option(metavar="FOLDER", help="the folder described above")
+    bundle: str | None = option(
+        None, metavar="FOLDER", help="bundle to measure; default: the built-in one"
+    )
+    precision: str | None = option(None, metavar="NAME", help="which model of the bundle")
+    prior: str = option(
+        CONVERSATION, choices=PRIORS, help="how common each emotion is assumed to be"
+    )
     session: str = option(
         "file",
         choices=("file", "folder"),
-        help="file: each voice is the first that the device hears; folder: all of voices/ come one "
-        "after the other, in a shuffled order, and are heard against the speech before them",
+        help="file: each voice is the first that the device hears; folder: all of voices/ are "
+        "heard one after the other, in a shuffled order, each against the speech before it",
     )
     stt: str = option(
-        "auto", choices=("auto", "vosk", "moonshine", "none"), help="who recognises words of clips"
+        "auto",
+        choices=("auto", "vosk", "moonshine", "none"),
+        help="recogniser for the words of clips",
     )
-    json: str | None = option(None, metavar="FILE", help="write all numbers there")
+    json: str | None = option(None, metavar="FILE", help="write all numbers to this file")
 
 
 def main() -> int:

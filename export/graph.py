@@ -53,7 +53,9 @@ class Options:
     """Export a checkpoint to a bundle: fp32 ONNX graph, tokenizer, description."""
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
-    out: str = option("bundle", metavar="FOLDER", help="the bundle; one that is there is replaced")
+    out: str = option(
+        "bundle", metavar="FOLDER", help="the bundle to write; an existing one is replaced"
+    )
     calibration: str | None = option(
         None,
         metavar="FILE",

@@ -47,10 +47,10 @@ class Options:
     """
 
     checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote")
-    bundle: str = option("bundle", metavar="DIR", help="what export.graph wrote of it")
+    bundle: str = option("bundle", metavar="DIR", help="the bundle that export.graph wrote from it")
     teacher: str | None = option(None, metavar="DIR", help="checkpoint of the teacher, if any")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,13 @@ class Options:
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
     bundle: str = option("bundle", metavar="FOLDER", help="what export.graph wrote")
     data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-    split: str = option("test", choices=("valid", "test"), help="which held-out utterances")
-    budget: float = option(0.5, metavar="POINTS", help="largest change of any metric, hundredths")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
+    split: str = option(
+        "test", choices=("valid", "test"), help="which held-out utterances to compare on"
+    )
+    budget: float = option(
+        0.5, metavar="POINTS", help="largest change of any metric, in hundredths"
+    )
 
 
 def main() -> int:

@@ -103,7 +103,9 @@ class Product:
                     try:
                         told.append(float(row[name]))
                     except ValueError:
-                        raise UsageError(f"{path}:{n}: {name} {row[name]!r} is no number") from None
+                        raise UsageError(
+                            f"{path}:{n}: {name} {row[name]!r} is not a number"
+                        ) from None
                     said.append(getattr(event, name))
         found: dict[str, Any] = {"n": len(rows)}
         if items:
@@ -218,7 +220,9 @@ class Product:
         label = _NAMES.get(name, name)
         if label and label not in self.emotions:
             known = ", ".join(self.emotions)
-            raise UsageError(f"{where}: {name!r} is no emotion of this bundle; it knows {known}")
+            raise UsageError(
+                f"{where}: {name!r} is not an emotion of this bundle; it knows {known}"
+            )
         return label
 
 

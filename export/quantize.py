@@ -50,19 +50,19 @@ class Options:
     recipe: str = option(
         "int8-dynamic",
         choices=(*PRECISIONS, "auto"),
-        help="auto tries all and picks the fastest, on this machine, that holds the budget: the "
-        "one that the runtime loads where none is asked for",
+        help="auto tries all recipes; the fastest on this machine that keeps the budget becomes "
+        "the one that the runtime loads by default",
     )
     budget: float = option(
         0.5,
         metavar="POINTS",
-        help="largest change of any metric, hundredths, on validation data; where export.parity "
-        "then finds more on the test split, a smaller one leaves more in higher precision",
+        help="largest change of any metric on validation data, in hundredths; if export.parity "
+        "then finds more on the test split, choose a smaller one: more parts stay unquantized",
     )
     calibration: str = option(
         "minmax", choices=tuple(CALIBRATION), help="how int8-qdq and mixed choose scales"
     )
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 def main() -> int:
@@ -168,7 +168,7 @@ def _within(
         if not ranking:
             raise UsageError(
                 f"{recipe} changes {where} by {change:.2f} points, over {budget}; allow more "
-                "by --budget, or take another --recipe"
+                "with --budget, or choose another --recipe"
             )
         left_out.append(ranking.pop(0))
         print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)

@@ -31,7 +31,9 @@ __all__ = ["Options", "main", "read"]
 class Options:
     """Fit temperatures and thresholds on corpora that a fold's training left out."""
 
-    checkpoint: str = option(metavar="DIR", help="a fold: what train.run wrote without them")
+    checkpoint: str = option(
+        metavar="DIR", help="a fold: a checkpoint trained without these corpora"
+    )
     corpora: str = option(
         metavar="NAMES", help='the corpora left out, in quotes, such as "meld ravdess"'
     )
@@ -39,9 +41,9 @@ class Options:
         "ferplus", metavar="NAMES", help="corpora whose test split the faces are taken from"
     )
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
-    out: str = option("calibration.json", metavar="FILE", help="where the numbers go")
-    n: int = option(1_400, metavar="N", help="utterances that are composed of them")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    out: str = option("calibration.json", metavar="FILE", help="the file to write")
+    n: int = option(1_400, metavar="N", help="how many utterances to compose from them")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 def main() -> int:

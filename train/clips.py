@@ -53,7 +53,7 @@ def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
     for segment in cut.flush():
         items += _item(clip, segment, timeline, speech_to_text)
     if not items:
-        raise DataError("nobody speaks in it")
+        raise DataError("nobody speaks in this clip")
     return items
 
 
@@ -111,7 +111,9 @@ def _item(
         text = " ".join(word.text for word in words)
     n_pieces = len(_tokenizer().ids(text)) if text else 0
     if n_pieces > SPEC.max_pieces:
-        raise DataError(f"{n_pieces} word pieces of text; {SPEC.max_pieces} fit; split the clip")
+        raise DataError(
+            f"{n_pieces} word pieces of text, at most {SPEC.max_pieces} fit; split the clip"
+        )
     audio = np.zeros((0, SPEC.audio_dim), np.float32)
     if len(samples):
         audio = timeline.audio_rows(segment.start_s, segment.end_s)
@@ -119,7 +121,7 @@ def _item(
     if not vision[:, -1].any():  # no face: absent, as on the device
         vision = vision[:0]
     if not (text or len(audio) or len(vision)):
-        raise DataError("neither words, sound nor a face in it")
+        raise DataError("the clip has no words, no sound and no face")
     return [
         Item(
             id=f"{clip.path.stem}_{segment.start_s:.3f}_{segment.end_s:.3f}",

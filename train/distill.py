@@ -185,7 +185,7 @@ def is_done(out: Path, identity: str) -> bool:
 def _check(out: Path, found: str, identity: str) -> None:
     if found != identity:
         raise UsageError(
-            f"{out}: distilled under another configuration or from another teacher; "
+            f"{out}: distilled with another configuration or from another teacher; "
             "take another --out"
         )
 

@@ -2,7 +2,8 @@
 
 Aligned faces of FER+, with the votes of ten people, and of CK+'s training people teach a small
 network from nothing; the votes are its targets, not their majority (Barsoum et al. 2016, section
-3.4). Interrupted, the same command goes on after the last finished epoch and ends the same. Writes
+3.4). Run the same command again after an interruption: it goes on after the last finished epoch and
+ends the same. Writes
 `appearance.onnx`, which the runtime ships, and beside it `appearance.json`: configuration, data,
 commit, seed, metrics.
 """
@@ -51,16 +52,20 @@ class Options:
 
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     out: str = option("face", metavar="DIR", help="where appearance.onnx and its JSON go")
-    cache: str = option("build/features", metavar="DIR", help="found faces, made once")
+    cache: str = option("build/features", metavar="DIR", help="where the faces found are kept")
     epochs: int = option(16, metavar="N", help="passes over the pictures")
-    batch_size: int = option(64, metavar="N", help="pictures a step")
-    learning_rate: float = option(2e-3, metavar="X", help="the highest; it warms up and decays")
-    balance: float = option(
-        0.6, metavar="P", help="a class of n pictures is drawn as often as n ** P says; 1: as is"
+    batch_size: int = option(64, metavar="N", help="pictures in each step")
+    learning_rate: float = option(
+        2e-3, metavar="X", help="highest learning rate; it warms up and decays"
     )
-    seed: int = option(1, metavar="N", help="of weights, order and variations")
-    threads: int = option(1, metavar="N", help="of torch, whose sums round by their number")
-    restart: bool = option(False, help="forget an interrupted run in --out")
+    balance: float = option(
+        0.6,
+        metavar="P",
+        help="a class of n pictures is drawn in proportion to n ** P; 1: as often as it occurs",
+    )
+    seed: int = option(1, metavar="N", help="seed of weights, order and variations")
+    threads: int = option(1, metavar="N", help="threads of torch; results depend on their number")
+    restart: bool = option(False, help="discard an interrupted run in --out")
 
 
 def main() -> int:
@@ -88,7 +93,7 @@ def train(options: Options) -> None:
     if (data / corpora.CORPORA["ckplus48"]).is_dir():
         people += corpora.faces(data, ["ckplus48"])
     if not any(p.corpus == "ferplus" and p.split == "train" for p in people):
-        raise UsageError(f"{data}: no FER+ in it (ferplus/FER2013Train/label.csv)")
+        raise UsageError(f"{data}: no FER+ found (ferplus/FER2013Train/label.csv)")
     crops = find_faces([p.path for p in people], Path(options.cache))
     part = {
         split: np.array([k for k, p in enumerate(people) if p.split == split and crops.found[k]])
@@ -228,7 +233,7 @@ class _Run:
         saved = torch.load(self.path, weights_only=True)
         if saved["identity"] != self.identity:
             raise UsageError(
-                f"{self.path}: of a run with other options; take another --out, or --restart"
+                f"{self.path}: from a run with other options; pass another --out, or --restart"
             )
         for name in _KEPT:
             getattr(self, name).load_state_dict(saved[name])

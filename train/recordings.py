@@ -36,7 +36,7 @@ from .data.shards import Item, read_items, write_index, write_items
 __all__ = ["prepare_recordings"]
 
 _PER_SHARD = 256
-_KILLED = "its decoding killed the process"
+_KILLED = "decoding it killed the process"
 
 
 def prepare_recordings(
@@ -50,7 +50,9 @@ def prepare_recordings(
     found = manifest.read(table)
     if found.missing and not skip_missing:
         more = f" ({len(found.missing)} in all)" if len(found.missing) > 1 else ""
-        raise DataError(f"{table}: {found.missing[0]}{more}; mend it, or pass --skip-missing")
+        raise DataError(
+            f"{table}: {found.missing[0]}{more}; correct the table, or pass --skip-missing"
+        )
     for name in found.shared_speakers:
         print(f"train.prepare: warning: {name} is in more than one split", file=sys.stderr)
     keys = [_key(clip, stt) for clip in found.clips]
@@ -176,7 +178,7 @@ def _assemble(found: manifest.Manifest, keys: list[str], out: Path, identity: st
             close(split)
     failures += [{"path": line.split(": ")[1], "reason": "no such file"} for line in found.missing]
     if not any(shards.values()):
-        raise DataError(f"no clip could be used; the first: {failures[0]['reason']}")
+        raise DataError(f"no clip could be used; the first failed because: {failures[0]['reason']}")
     _write_failures(out / "failures.csv", failures)
     about = {"identity": identity, "n_clips": len(keys), "n_failed": len(failures)}
     write_index(out, shards, about)

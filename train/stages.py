@@ -33,7 +33,7 @@ __all__ = ["train_stages"]
 def train_stages(settings: Config, options: training.Options) -> None:
     """Run the stages that are missing, then write and print the table. Raises DmdLiveError."""
     if options.data_format != "corpora" or options.teacher is None:
-        raise UsageError("--teacher needs sentences: the corpora of --data-format corpora")
+        raise UsageError("--teacher needs sentences: use --data-format corpora")
     out = Path(options.out)
     if options.restart and parallel.is_first():
         for name in ("teacher", "language", "student", "plain"):

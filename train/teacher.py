@@ -39,10 +39,12 @@ class Options:
     checkpoint: str = option(metavar="DIR", help="the teacher: what train.run wrote")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     corpora: str = option(
-        "mosi mosei vader/movieReviewSnippets", metavar="NAMES", help="whose training sentences"
+        "mosi mosei vader/movieReviewSnippets",
+        metavar="NAMES",
+        help="corpora whose training sentences are read",
     )
     out: str = option("taught.safetensors", metavar="FILE", help="where the sentiments go")
-    threads: int = option(2, metavar="N", help="of torch, whose sums round by their number")
+    threads: int = option(2, metavar="N", help="threads of torch; results depend on their number")
 
 
 def main() -> int:

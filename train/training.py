@@ -58,9 +58,11 @@ class Options:
     )
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-    seed: int | None = option(None, metavar="N", help="instead of the configuration's seed")
-    seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
+    seed: int | None = option(None, metavar="N", help="overrides the seed of the configuration")
+    seeds: int = option(
+        1, metavar="N", help="train N seeds into DIR/seed-K and print mean and deviation"
+    )
     device: str = option("cpu", help="cpu, cuda or cuda:N")
     set: str | None = option(
         None,
@@ -75,16 +77,18 @@ class Options:
         "teacher with it, distil the small encoder, train the student (train/stages.py)",
     )
     teacher_checkpoint: str | None = option(
-        None, metavar="DIR", help="checkpoint of a teacher DMD that there is: soft targets only"
+        None, metavar="DIR", help="checkpoint of an existing teacher DMD, for soft targets only"
     )
     taught: str | None = option(
-        None, metavar="FILE", help="sentiments that a teacher read: what train.teacher wrote"
+        None, metavar="FILE", help="sentiments of a teacher, as train.teacher writes them"
     )
     start: str | None = option(
-        None, metavar="DIR", help="begin with the weights of this checkpoint, of an equal model"
+        None,
+        metavar="DIR",
+        help="begin with the weights of this checkpoint; the model must be the same",
     )
-    tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
-    restart: bool = option(False, help="forget an interrupted or finished run in --out")
+    tensorboard: bool = option(False, help="also log every epoch to DIR/tensorboard")
+    restart: bool = option(False, help="discard an interrupted or finished run in --out")
 
 
 def train(settings: Config, options: Options) -> None:
@@ -224,7 +228,7 @@ def _run_epochs(
     optim = settings.optim
     n_batches = corpus.n_training // optim.batch_size
     if n_batches < optim.accumulate:
-        raise UsageError(f"{corpus.n_training} training utterances do not fill one step")
+        raise UsageError(f"{corpus.n_training} training utterances do not fill one training step")
     adam, schedule = optimiser(model, optim, optim.epochs * (n_batches // optim.accumulate))
     state.restore(model, adam, schedule)
     parallel_model = parallel.wrap(model)

@@ -95,7 +95,10 @@ def test_a_session_of_all_voices_hears_them_against_one_another(
         (lambda folder: (folder / "voices" / "bored").mkdir(parents=True), ""),
         (lambda folder: (folder / "texts.csv").write_text("words\nhello\n"), "needs columns text"),
         (lambda folder: (folder / "texts.csv").write_text("text,emotion\nhi,bored\n"), "'bored'"),
-        (lambda folder: (folder / "texts.csv").write_text("text,sentiment\nhi,x\n"), "no number"),
+        (
+            lambda folder: (folder / "texts.csv").write_text("text,sentiment\nhi,x\n"),
+            "not a number",
+        ),
         (lambda folder: (folder / "texts.csv").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
     ],
 )
@@ -103,7 +106,7 @@ def test_mistakes_are_one_line(tmp_path: Path, make: object, message: str) -> No
     make(tmp_path)  # type: ignore[operator]
     if (tmp_path / "voices").exists():
         (tmp_path / "voices" / "bored" / "a.wav").write_bytes(b"")
-        message = "'bored' is no emotion"
+        message = "'bored' is not an emotion"
     with pytest.raises(UsageError, match=message) as raised:
         evaluate.run(Options(data=str(tmp_path)))
     assert "\n" not in str(raised.value)

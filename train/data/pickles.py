@@ -23,14 +23,14 @@ def read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _plain(_Unpickler(file).load())
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; name an MMSA feature file") from error
+        raise DataError(f"{path}: {error.strerror}; pass an MMSA feature file") from error
     except _RefusedError as error:
         raise DataError(
             f"{path}: asks for {error}, which no feature file needs; refused"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: not a whole pickle ({reason}); copy it again") from error
+        raise DataError(f"{path}: not a complete pickle ({reason}); copy it again") from error
 
 
 class _RefusedError(Exception):

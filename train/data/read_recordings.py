@@ -82,7 +82,7 @@ def digits(data: Path) -> Iterator[Recording]:
     for path in sorted((data / "digits").glob("*.flac")):
         fields = path.stem.split("_")
         if len(fields) != 3:
-            raise DataError(f"{path}: not a name of a digit (such as 7_jackson_32.flac)")
+            raise DataError(f"{path}: not the name of a digit (such as 7_jackson_32.flac)")
         by_person.setdefault(fields[1], []).append(path)
     for person, paths in by_person.items():
         rng = random.Random(person)
