@@ -36,7 +36,7 @@ class Options:
     """Measure latency, throughput, load time, memory, size and power, against torch in one run.
 
     Prints tables; writes bench.json, and bench.png: accuracy (of the bundle's certificate) against
-    latency, with the model that dmd-live takes by itself marked. Takes about two minutes. Let the
+    latency, with the model that dmd-live chooses by itself marked. Takes about two minutes; let the
     machine do nothing else meanwhile.
     """
 
@@ -150,8 +150,8 @@ def _chosen(folder: Path, engine: str) -> list[str]:
 
 
 def _plot(judged: Sequence[Measured], accuracy: dict[str, float], chosen: str) -> bytes:
-    """PNG: accuracy against median latency, the chosen model circled. What the certificate does not
-    name, as the published model, is a line at its latency."""
+    """PNG: accuracy against median latency, the chosen model circled. A model that the certificate
+    does not name, such as the published one, is a line at its latency."""
     import matplotlib
 
     matplotlib.use("Agg")

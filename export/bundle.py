@@ -60,9 +60,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:
-    """Write `bundle.json` with `changes` merged in and the hashes of all files it lists anew.
+    """Write `bundle.json` with `changes` merged in and all hashes renewed.
 
-    A dictionary value is merged into the one that is there. The file appears whole or not at all.
+    A dictionary is merged into the existing one. The file appears whole or not at all.
     """
     path = folder / "bundle.json"
     info: dict[str, Any] = {"format": FORMAT}

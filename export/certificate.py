@@ -43,8 +43,8 @@ class Row:
 
 
 def certify(rows: Sequence[Row], hashes: Mapping[str, str], budget: float) -> dict[str, Any]:
-    """What certificate.json holds: the rows, for each model its hash and whether it passed, for
-    each engine on this machine's GPU whether it did."""
+    """What certificate.json holds: the rows, the hash of each model and whether it passed, and
+    whether each engine on this machine's GPU did."""
     by_model: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for row in rows:
         by_model[row.model][row.subset] = row.metrics

@@ -33,8 +33,8 @@ def coverage(
 def draw(
     path: Path, infer: Infer, utterances: Sequence[Utterance], calibration: Calibration
 ) -> None:
-    """Coverage and error against the confidence asked for, for some subsets of modalities; a line
-    where each subset's answers become uncertain."""
+    """Plot coverage and error against the confidence asked for, for some subsets of modalities,
+    with a line where the answers of each subset become uncertain."""
     import matplotlib
 
     matplotlib.use("Agg")

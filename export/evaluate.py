@@ -1,6 +1,6 @@
-"""What a bundle is worth on people of your own: `python -m export.evaluate --data FOLDER`.
+"""How good a bundle is on your own people: `python -m export.evaluate --data FOLDER`.
 
-Every item goes the product's own way: its features, its running statistics, its prior and its
+Every item is judged as in the product, with its features, running statistics, prior and
 calibration. torch is not needed.
 
 | In the folder | What |

@@ -1,5 +1,5 @@
 """Exact rewritings of the exported graph: equal work is done once, in products wide enough to be
-fast. What onnxruntime fuses by itself at load time is left to it."""
+fast. Fusions that onnxruntime makes at load time are left to it."""
 
 import math
 import posixpath

@@ -49,9 +49,9 @@ def _store(graph: Any, constant: Any, largest: Any) -> None:
 def multiply_in_int8(model: Any, names: Collection[str]) -> None:
     """Quantize what these products read as it comes, and multiply integers.
 
-    In the language encoder every row (word piece) has a scale of its own: one for all of them made
-    half as much difference again to sentences. Elsewhere one for the whole input, batch included,
-    is as accurate, and onnxruntime fuses all that into one node.
+    In the language encoder every row (word piece) has a scale of its own: with a single one,
+    sentences differ by half as much again. Elsewhere one scale for the whole input, batch included,
+    is as accurate, and onnxruntime fuses all of it into one node.
     """
     from onnx import helper, numpy_helper
 

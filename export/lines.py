@@ -56,8 +56,8 @@ def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
 def _told(
     sentences: Sequence[corpora.Text], text: TextFeatures
 ) -> dict[tuple[str, str], list[Utterance]]:
-    """Sentences as utterances, by corpus and split. Longer ones than an utterance, which are cut in
-    two on the device, are left out, and so are those without a word, where text is absent."""
+    """Sentences as utterances, by corpus and split. Those too long for an utterance, which the
+    device cuts in two, are left out, and so are those without a word, which count as no text."""
     n_special = len(text.ids(""))
     found: dict[tuple[str, str], list[Utterance]] = {}
     for t in sentences:

@@ -1,8 +1,8 @@
-"""What a model is worth on each corpus alone: `python -m export.measure --data DIR`.
+"""How good a model is on each corpus alone: `python -m export.measure --data DIR`.
 
-Every line is a corpus whose held-out people or sentences no training saw, one modality, one metric,
-for the torch model, every ONNX model of the bundle, and the teacher if there is one. Each model
-runs as on the device: one utterance at a time, features of the runtime. Composed utterances and
+Every line is one metric of one modality on the held-out people or sentences of one corpus, for the
+torch model, every ONNX model of the bundle, and the teacher if there is one. Each model runs as on
+the device: one utterance at a time, with the features of the runtime. Composed utterances and
 subsets of modalities: `export.parity`.
 """
 

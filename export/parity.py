@@ -1,5 +1,5 @@
-"""What export cost: torch against every ONNX model of a bundle, and every engine that runs here, on
-the same held-out utterances.
+"""What export costs: torch is compared with every ONNX model of a bundle, and with every engine
+that runs here, on the same held-out utterances.
 
 The outcome is the bundle's certificate, which says of every model whether it passed.
 """
@@ -41,12 +41,12 @@ _OF_RATINGS = ("acc7", "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare torch with the bundle's ONNX models, and with the engines of a GPU that is here:
+    """Compare torch with the bundle's ONNX models, and with the engines of this machine's GPU:
     differences and metrics, for every subset.
 
     Each model runs as on the device: one utterance at a time, unpadded. certificate.json and its
     table go into the bundle. A model passes when no metric on any subset differs from the fp32
-    model's by more than the budget (the fp32 model is held against torch).
+    model's by more than the budget (the fp32 model is compared with torch).
     """
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")

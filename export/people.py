@@ -181,8 +181,8 @@ class Product:
         return scores | {"unreadable": unreadable, "subsets": subsets}
 
     def _utterance(self, path: Path, *, words: bool) -> tuple[Evidence, bool]:
-        """The longest utterance of a file, and whether the device hears one in it; else all of its
-        sound is taken for one. Raises SourceError."""
+        """The longest utterance of a file, and whether the device hears one in it; if not, all of
+        its sound counts as one. Raises SourceError."""
         source = FileSource(path)
         with source:
             pictures = words and "vision" in source.modalities

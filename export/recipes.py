@@ -1,4 +1,4 @@
-"""fp32 graph -> the graph of a recipe, with parts left in higher precision where that is asked.
+"""fp32 graph -> the graph of a recipe, with the parts named left in higher precision.
 
 Recipes: `int8-dynamic` (CPU: weights in int8, a scale per column; activations quantized as they
 come, the language encoder's with a scale per word piece), `int8-qdq` (explicit, symmetric Q/DQ

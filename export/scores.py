@@ -22,12 +22,12 @@ class Item:
 
 
 def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, Any]:
-    """All that is said of emotions; shares in [0, 1].
+    """All scores of emotions; shares are in [0, 1].
 
     `uar` and `macro_f1` are over the emotions that occur; `ece` over ten bins of the confidence;
-    `sure_and_wrong`: wrong and not uncertain, among all; `false_alarms`: something else than
-    neutral and not uncertain, among the neutral ones, null without any; `confusion`: of the label
-    (outer), how often each was said.
+    `sure_and_wrong`: wrong and not uncertain, among all; `false_alarms`: not neutral and not
+    uncertain, among the neutral ones, None without any; `confusion`: for each label (outer), how
+    often each emotion was said.
     """
     labels = [item.label for item in items]
     said = [item.event.emotion for item in items]

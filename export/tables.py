@@ -1,4 +1,4 @@
-"""The tables of the model card and the docs, from what was measured:
+"""Writes measured figures into the tables of the model card and the docs:
 `python -m export.tables --found FOUND --files docs/measured.md --files ...`.
 
 FOUND holds `SOURCE.json`, what `export.evaluate --json` found on each folder that

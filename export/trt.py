@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build(options: Options) -> Path:
-    """Build the engine, unless it is there; returns the path of the JSON that describes it.
+    """Build the engine unless it exists; returns the path of the JSON that describes it.
 
     The engine, its JSON, the report of its layers and TensorRT's log share a name that changes with
     anything that makes another engine. Raises BundleError for a damaged bundle or a graph that

@@ -1,9 +1,9 @@
 """How sure a model may be among strangers: `python -m train.calibrate --checkpoint FOLD ...`.
 
-On more of the same people a model is rightly surer than on anybody else. A fold is the same recipe
-trained without some corpora of words and voices; its temperatures and thresholds are fitted on
-utterances composed of nothing but those (faces: of a test split), and serve the model that was
-trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
+A model is rightly surer about people it has learned from than about anybody else. A fold is the
+same recipe trained without some corpora of words and voices; its temperatures and thresholds are
+fitted on utterances composed of nothing but those (faces: of a test split), and serve the model
+that was trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
 """
 
 import json
@@ -97,8 +97,8 @@ def run(options: Options) -> None:
 
 
 def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Options) -> Composer:
-    """Utterances composed of corpora that the fold does not know: their test sentences, all of
-    their voices, and faces that no training saw."""
+    """Utterances composed from corpora that the fold has not seen: their test sentences, all of
+    their voices, and faces that were never trained on."""
     data, cache = Path(options.data), Path(options.cache)
     features = prepare(data, cache, left_out)
     seen = prepare(data, cache, options.faces.split()).faces

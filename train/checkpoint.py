@@ -72,7 +72,7 @@ def save(
 def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
     """Read a checkpoint for evaluation or export (`model.eval()`).
 
-    `words_only`: it will read words alone, which no feature spec changes.
+    `words_only`: the model is only given words, which do not depend on the feature spec.
 
     Raises BundleError, in one line, when a file is missing, damaged or of another feature spec.
     """

@@ -27,8 +27,8 @@ VERSION = 1  # part of every part's name: raise it when this file makes other ro
 
 
 def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
-    """The utterances of a clip: one, or with speech-to-text, as the device would cut it, several
-    where it is longer than an utterance may be. Raises DmdLiveError when it holds none."""
+    """The utterances of a clip: one, or several if it is too long for one and speech-to-text cuts
+    it as the device would. Raises DmdLiveError when there are none."""
     with FileSource(clip.path) as source:
         timeline, cut = Timeline(), _Cutter()
         end_s, items = clip.start_s, []

@@ -1,11 +1,10 @@
 """Train the appearance network: `python -m train.face --data DATA`.
 
 Aligned faces of FER+, with the votes of ten people, and of CK+'s training people teach a small
-network from nothing; the votes are its targets, not their majority (Barsoum et al. 2016, section
+network from scratch; its targets are the votes, not their majority (Barsoum et al. 2016, section
 3.4). Run the same command again after an interruption: it goes on after the last finished epoch and
-ends the same. Writes
-`appearance.onnx`, which the runtime ships, and beside it `appearance.json`: configuration, data,
-commit, seed, metrics.
+ends the same. Writes `appearance.onnx`, which the runtime ships, and beside it `appearance.json`:
+configuration, data, commit, seed, metrics.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""From one's own recordings to shards of features, by the runtime's own code.
+"""From your own recordings to shards of features, by the runtime's own code.
 
-Every clip becomes a file of its own below `parts/`, so that a run that was killed goes on where it
-was; the shards are put together from them at the end, in the order of the manifest, so that they
-are the same however often it was killed.
+Every clip becomes a file of its own below `parts/`, so that a killed run can go on where it
+stopped. The shards are put together from these files at the end, in the order of the manifest: they
+are the same however often the run was killed.
 """
 
 import csv

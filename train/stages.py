@@ -2,7 +2,7 @@
 
 1. `OUT/teacher`: a DMD whose language branch is a large encoder.
 2. `OUT/language`: a small encoder that learns from the teacher's (`train/distill.py`).
-3. `OUT/student`: a DMD with the small encoder, which learns from the teacher DMD as well.
+3. `OUT/student`: a DMD with the small encoder, which also learns from the teacher DMD.
 
 `OUT/plain` is the same student without any of this, for comparison. Each stage can be interrupted:
 the same command goes on, and what is finished is kept.

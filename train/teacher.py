@@ -1,7 +1,7 @@
 """A trained DMD that teaches another one by soft targets.
 
-`python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher of
-words read sentences once and keeps the sentiments it sees in them, for `train.run --taught`.
+`python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher read
+all sentences once and keeps the sentiments that it finds, for `train.run --taught`.
 """
 
 import hashlib

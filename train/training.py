@@ -1,7 +1,7 @@
 """One training run: data, model, epochs with early stopping, calibration, test, checkpoint.
 
-Reads top to bottom. Interrupted at any moment, the same call goes on after the last finished epoch
-and ends with the same result.
+The file reads top to bottom. After an interruption at any moment, the same call goes on after the
+last finished epoch and ends with the same result.
 """
 
 import os

@@ -153,7 +153,7 @@ def _labels(values: Any, where: str) -> NDArray[np.float32]:
 def _make_finite(array: NDArray[Any]) -> int:
     """Set NaN and infinite values to 0 (the published loader: -inf in audio); returns how many.
 
-    Utterance by utterance, so that memory stays that of the file.
+    It goes utterance by utterance, so that no second copy of the file is in memory.
     """
     n = 0
     for rows in array:

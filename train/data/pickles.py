@@ -38,7 +38,7 @@ class _RefusedError(Exception):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names below by functions of our own: numpy's, given a made-up buffer or dtype, take
+    """Rebuilds arrays by functions of our own: given a forged buffer or dtype, numpy's would take
     its bytes for the addresses of objects."""
 
     def find_class(self, module: str, name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Plain voices that nobody's emotion is in: `python -m train.data.plain --out DATA/plain`.
+"""Plain voices without any emotion: `python -m train.data.plain --out DATA/plain`.
 
 A synthesiser (espeak-ng, GPL-3.0, a program of its own) speaks everyday sentences in many of its
-voices, at many speeds and pitches. They teach that a flat or a strange voice is no emotion.
+voices, at many speeds and pitches. They teach that a flat or strange voice is not an emotion.
 """
 
 import shutil

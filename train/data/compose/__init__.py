@@ -1,8 +1,9 @@
 """Utterances with text, audio and vision, composed across corpora by label.
 
-No corpus at hand has words, voice and face of one moment; a composed utterance takes each from a
-different person who shows the same emotion. It teaches fusion, and is called what it is. Every
-utterance is a function of (seed, epoch, index) alone, so that an interrupted run sees the same.
+No corpus at hand has the words, voice and face of one moment, so a composed utterance takes each
+from a different person who shows the same emotion. It teaches fusion, and is always called
+composed. Every utterance depends on (seed, epoch, index) alone, so an interrupted run sees the same
+ones.
 """
 
 from .composer import Composer

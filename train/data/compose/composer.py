@@ -39,7 +39,7 @@ class Composer:
     Every `batch_size` training utterances are of one kind, a batch: whole utterances, or one
     modality alone (`DataConfig.text_share` and so on), which costs a fraction of the time.
     Sentences alone come in their natural frequency, with the rated ones; voices and faces alone
-    come equally often of every emotion but neutral, which is commoner (`neutral_weight`).
+    show every emotion equally often, except neutral, which is commoner (`neutral_weight`).
     """
 
     def __init__(

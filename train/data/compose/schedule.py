@@ -44,7 +44,7 @@ class Schedule:
         """The sentence at a place of the text batch of that number, counted over all epochs.
 
         Each comes once before any comes again, and a batch holds sentences of about the same
-        length, for padding is computed too.
+        length, because padding costs time too.
         """
         cycle, k = divmod(batch, max(1, len(self._sentences) // self._batch_size))
         if self._order is None or self._order[0] != cycle:
