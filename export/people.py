@@ -103,9 +103,7 @@ class Product:
                     try:
                         told.append(float(row[name]))
                     except ValueError:
-                        raise UsageError(
-                            f"{path}:{n}: {name} {row[name]!r} is not a number"
-                        ) from None
+                        raise UsageError(f"{path}:{n}: {name} {row[name]!r} is no number") from None
                     said.append(getattr(event, name))
         found: dict[str, Any] = {"n": len(rows)}
         if items:
