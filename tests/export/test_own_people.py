@@ -97,7 +97,7 @@ def test_a_session_of_all_voices_hears_them_against_one_another(
         (lambda folder: (folder / "texts.csv").write_text("text,emotion\nhi,bored\n"), "'bored'"),
         (
             lambda folder: (folder / "texts.csv").write_text("text,sentiment\nhi,x\n"),
-            "not a number",
+            "no number",
         ),
         (lambda folder: (folder / "texts.csv").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
     ],
