@@ -1,7 +1,7 @@
 """One training run: data, model, epochs with early stopping, calibration, test, checkpoint.
 
-The file reads top to bottom. After an interruption at any moment, the same call goes on after the
-last finished epoch and ends with the same result.
+After an interruption at any moment, the same call goes on after the last finished epoch and ends
+with the same result.
 """
 
 import os
@@ -59,10 +59,8 @@ class Options:
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
     cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
-    seed: int | None = option(None, metavar="N", help="overrides the seed of the configuration")
-    seeds: int = option(
-        1, metavar="N", help="train N seeds into DIR/seed-K and print mean and deviation"
-    )
+    seed: int | None = option(None, metavar="N", help="replaces the configuration's seed")
+    seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
     device: str = option("cpu", help="cpu, cuda or cuda:N")
     set: str | None = option(
         None,
@@ -83,9 +81,7 @@ class Options:
         None, metavar="FILE", help="sentiments of a teacher, as train.teacher writes them"
     )
     start: str | None = option(
-        None,
-        metavar="DIR",
-        help="begin with the weights of this checkpoint; the model must be the same",
+        None, metavar="DIR", help="begin with the weights of this checkpoint, of the same model"
     )
     tensorboard: bool = option(False, help="also log every epoch to DIR/tensorboard")
     restart: bool = option(False, help="discard an interrupted or finished run in --out")
