@@ -1,4 +1,4 @@
-"""What a bundle's speed is held against: its checkpoint in torch, and the published model.
+"""What a bundle's speed is compared with: its checkpoint in torch, and the published model.
 
 Speed does not depend on weights: BERT-base and the published model have random ones here.
 """
@@ -141,7 +141,7 @@ def _published_bytes(layout: str) -> int:
 def of_published_code(clone: Path, n_threads: int) -> Target:
     """The published code itself, a checkout of mdswyz/DMD, aligned; its BERT-base is made here.
 
-    Raises UsageError when the folder is none.
+    Raises UsageError when the folder is not one.
     """
     from train.bench import check_clone
 

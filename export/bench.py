@@ -36,13 +36,13 @@ class Options:
     """Measure latency, throughput, load time, memory, size and power, against torch in one run.
 
     Prints tables; writes bench.json, and bench.png: accuracy (of the bundle's certificate) against
-    latency, with the model that dmd-live takes by itself marked. Takes about two minutes. Let the
+    latency, with the model that dmd-live chooses by itself marked. Takes about two minutes; let the
     machine do nothing else meanwhile.
     """
 
     bundle: str = option("bundle", metavar="FOLDER", help="what export.graph wrote")
     checkpoint: str | None = option(
-        None, metavar="FOLDER", help="what train.run wrote: its model in torch is a baseline"
+        None, metavar="FOLDER", help="checkpoint of train.run: its torch model is a baseline"
     )
     reference: str | None = option(
         None,
@@ -50,9 +50,13 @@ class Options:
         help="checkout of the published code (mdswyz/DMD): a baseline too, beside our own "
         "implementation of its model, which is faster",
     )
-    engine: str = option("auto", choices=ENGINES, help="one engine only; auto is all that run here")
-    threads: int = option(1, metavar="N", help="processor threads of one inference")
-    runs: int = option(200, metavar="N", help="runs a line; fewer where they would take too long")
+    engine: str = option(
+        "auto", choices=ENGINES, help="measure this engine only; auto: all that run here"
+    )
+    threads: int = option(1, metavar="N", help="processor threads for one inference")
+    runs: int = option(
+        200, metavar="N", help="runs for each line; fewer where they would take too long"
+    )
     out: str = option("build/bench", metavar="FOLDER", help="where bench.json and bench.png go")
 
 
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options) -> None:
     """Measure, print, write. Raises DmdLiveError."""
     if options.threads < 1 or options.runs < 1:
-        raise UsageError("--threads and --runs are 1 at least")
+        raise UsageError("--threads and --runs must be at least 1")
     folder, out = Path(options.bundle), Path(options.out)
     info = bundle.read(folder)
     ours = targets(folder, options.engine, options.threads)
@@ -146,8 +150,8 @@ def _chosen(folder: Path, engine: str) -> list[str]:
 
 
 def _plot(judged: Sequence[Measured], accuracy: dict[str, float], chosen: str) -> bytes:
-    """PNG: accuracy against median latency, the chosen model circled. What the certificate does not
-    name, as the published model, is a line at its latency."""
+    """PNG: accuracy against median latency, the chosen model circled. A model that the certificate
+    does not name, such as the published one, is a line at its latency."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -27,11 +27,13 @@ class Options:
 
     bundle: str = option("bundle", metavar="FOLDER", help="the bundle to publish from")
     precision: str | None = option(
-        None, help="the model to take along; default the one that the runtime would load"
+        None, help="the model to publish; default: the one that the runtime would load"
     )
     card: str | None = option(None, metavar="FILE", help="model card (Markdown) to put beside it")
     unsigned: bool = option(False, help="publish without a certificate; the runtime will say so")
-    out: str = option(metavar="FOLDER", help="where to; must not exist, or hold a bundle")
+    out: str = option(
+        metavar="FOLDER", help="where to publish; must not exist, or must hold a bundle"
+    )
 
 
 def main() -> int:
@@ -58,9 +60,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:
-    """Write `bundle.json` with `changes` merged in and the hashes of all files it lists anew.
+    """Write `bundle.json` with `changes` merged in and all hashes renewed.
 
-    A dictionary value is merged into the one that is there. The file appears whole or not at all.
+    A dictionary is merged into the existing one. The file appears whole or not at all.
     """
     path = folder / "bundle.json"
     info: dict[str, Any] = {"format": FORMAT}
@@ -85,7 +87,7 @@ def publish(
     bundle = Bundle.load(folder, precision)
     precision = bundle.precision
     if out.exists() and not (out / "bundle.json").exists():
-        raise UsageError(f"{out}: exists and is no bundle; name another folder")
+        raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
     if card is not None and not card.is_file():
         raise UsageError(f"{card}: no such model card")
     if not unsigned:

@@ -9,44 +9,31 @@ loudness of the speech, and the portrait's smile is relaxed except in the last s
 """
 
 import argparse
-import hashlib
 import json
 import math
-import re
 import shlex
 import sys
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import DmdLiveError, SourceError, UsageError
+from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import BLENDSHAPES
 from runtime.features.vision import VisionFeatures
 
+from .demo_files import RATE_HZ, check_rights, read_picture, read_wav, sha256, transcript
 from .puppet import FACE_MODEL, SIZE, Array, Picture, Pose, Puppet
 
 __all__ = ["Options", "main", "make"]
 
-RATE_HZ = 16_000
 FPS = 25
 EDGE_S, PAUSE_S = 0.7, 1.3  # silence at both ends and between sentences
 MAX_BYTES = 1_500_000
-# The files whose rights are known: what the JSON says of them is true of no others.
-PORTRAIT_SHA256 = "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5"
-SPEECH_SHA256 = (
-    "b0557cf95c974d930577e58e46b7f068c432a6e3afcc286563d88922b2a5315c",
-    "fbec491ef00ee734a67f0ee318e98c51c157b479e1629ff4f4426861ecac0414",
-    "5793ffbdee55fb8bfd284943a6866864c832d9d4accf2661cabd39915c84ee10",
-    "40882414ef4cc51f3ff7a63bad0c8c87e7f595ffeb8209fbf756c8ebc5c28a59",
-    "954adbf0b56ac8a148cbe77b39ca18d76b5f2a1e1f405565bd786ce3e68a68b7",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +51,13 @@ def make(options: Options) -> dict[str, Any]:
     Raises SourceError if an input cannot be read; UsageError if it is not one of the files whose
     rights are known, or if the clip is not 10-16 s, below 1.5 MB, with a face in every frame.
     """
-    _check_rights(options)
-    transcripts = [_transcript(path) for path in options.speech]
-    samples, starts = _soundtrack([_read_wav(path) for path in options.speech])
+    check_rights(options.portrait, options.speech)
+    transcripts = [transcript(path) for path in options.speech]
+    samples, starts = _soundtrack([read_wav(path) for path in options.speech])
     seconds = len(samples) / RATE_HZ
     if not 10.0 <= seconds <= 16.0:
         raise UsageError(f"the clip would last {seconds:.1f} s; choose sentences for 10-16 s")
-    puppet = Puppet(_read_picture(options.portrait))
+    puppet = Puppet(read_picture(options.portrait))
     loudness = _loudness(samples)
     poses = _poses(loudness, smile_from_s=starts[-1])
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +198,7 @@ def _about(
             "from": "scikit-image, skimage.data.astronaut(); https://flic.kr/p/r9qvLn",
             "licence": "public domain: no known copyright restrictions, says scikit-image",
             "file": options.portrait.name,
-            "sha256": _sha256(options.portrait),
+            "sha256": sha256(options.portrait),
         },
         "speech": [
             {
@@ -220,7 +207,7 @@ def _about(
                 "licence": "public domain: text, and recording as all of LibriVox's; Debian's"
                 " copyright file covers the package as a whole (BSD-2-Clause, CMU Sphinx)",
                 "file": path.name,
-                "sha256": _sha256(path),
+                "sha256": sha256(path),
                 "start_s": round(start, 3),
                 "transcript": transcript,
                 "smiling": path == options.speech[-1],
@@ -229,51 +216,8 @@ def _about(
         ],
         "command": shlex.join(command),
         "measured": measured,
-        "sha256": _sha256(options.out),
+        "sha256": sha256(options.out),
     }
-
-
-def _check_rights(options: Options) -> None:
-    known = {options.portrait: (PORTRAIT_SHA256,)} | dict.fromkeys(options.speech, SPEECH_SHA256)
-    for path, hashes in known.items():
-        if not path.is_file():
-            raise SourceError(f"{path}: no such file")
-        if _sha256(path) not in hashes:
-            raise UsageError(f"{path}: not one of the files whose rights are known (SHA-256)")
-
-
-def _transcript(speech: Path) -> str:
-    """The line of the recording in the file `transcription` beside it (CMU Sphinx format)."""
-    path = speech.with_name("transcription")
-    try:
-        found = re.search(rf"^<s> (.*) </s> \({re.escape(speech.stem)}\)$", path.read_text(), re.M)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot read the transcripts ({error.strerror})") from error
-    if found is None:
-        raise SourceError(f"{path}: no transcript of {speech.stem}")
-    return found[1]
-
-
-def _read_wav(path: Path) -> NDArray[np.float32]:
-    try:
-        with wave.open(str(path)) as file:
-            if file.getparams()[:3] != (1, 2, RATE_HZ):
-                raise SourceError(f"{path}: must be mono 16-bit PCM at {RATE_HZ} Hz")
-            pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    except (OSError, EOFError, wave.Error) as error:
-        raise SourceError(f"{path}: cannot read speech ({error})") from error
-    return (pcm / 32768.0).astype(np.float32)
-
-
-def _read_picture(path: Path) -> Picture:
-    bgr = cv2.imread(str(path))
-    if bgr is None:
-        raise SourceError(f"{path}: cannot read the portrait")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,5 @@
 """Exact rewritings of the exported graph: equal work is done once, in products wide enough to be
-fast. What onnxruntime fuses by itself at load time is left to it."""
+fast. Fusions that onnxruntime makes at load time are left to it."""
 
 import math
 import posixpath
@@ -48,8 +48,6 @@ def share_norms(graph: Any) -> None:
     product then stand for the queries, keys and values that six crossmodal layers take of a
     modality, or that a layer takes of itself.
     """
-    from onnx import helper, numpy_helper
-
     stored = {i.name: i for i in graph.initializer}
     groups: dict[tuple[Any, ...], list[_Branch]] = defaultdict(list)
     for norm in graph.node:
@@ -60,43 +58,57 @@ def share_norms(graph: Any) -> None:
     for (x, options), branches in groups.items():
         if len(branches) < 2:
             continue
-        weights, biases = [], []
-        for norm, product, bias in branches:
-            g, b, w, c = (
-                numpy_helper.to_array(stored[name])
-                for name in (*norm.input[1:], product.input[1], bias.input[1])
-            )
-            weights.append(g[:, None] * w)
-            biases.append(b @ w + c)
         name = _common_name([b.product.name for b in branches], names)
         names.add(name)
-        constants = {
-            "gain": np.ones(len(weights[0]), np.float32),
-            "shift": np.zeros(len(weights[0]), np.float32),
-            "weight": np.concatenate(weights, axis=1),
-            "bias": np.concatenate(biases),
-            "widths": np.array([w.shape[1] for w in weights]),
-        }
-        for key, value in constants.items():
-            graph.initializer.append(numpy_helper.from_array(value, f"{name}/{key}"))
-        steps: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
-            ("LayerNormalization", [x, f"{name}/gain", f"{name}/shift"], dict(options)),
-            ("MatMul", [f"{name}/normalised", f"{name}/weight"], {}),
-            ("Add", [f"{name}/product", f"{name}/bias"], {}),
-            ("Split", [f"{name}/linear", f"{name}/widths"], {"axis": -1}),
-        )
-        outputs = [[f"{name}/{step}"] for step in ("normalised", "product", "linear")]
-        outputs.append([b.bias.output[0] for b in branches])
+        _add_merged_weights(graph, branches, stored, name)
+        merged = _merged(x, dict(options), branches, name)
         old = {n.name for b in branches for n in b}
         at = next(k for k, n in enumerate(graph.node) if n.name in old)
         kept = [n for n in graph.node if n.name not in old]
-        merged = [
-            helper.make_node(kind, inputs, output, f"{name}/{kind}", **attributes)
-            for (kind, inputs, attributes), output in zip(steps, outputs, strict=True)
-        ]
         del graph.node[:]
         graph.node.extend([*kept[:at], *merged, *kept[at:]])
     _drop_unused(graph)
+
+
+def _add_merged_weights(graph: Any, branches: list[_Branch], stored: Any, name: str) -> None:
+    """Constants of the one normalisation and the one product, named after `name`."""
+    from onnx import numpy_helper
+
+    weights, biases = [], []
+    for norm, product, bias in branches:
+        g, b, w, c = (
+            numpy_helper.to_array(stored[constant])
+            for constant in (*norm.input[1:], product.input[1], bias.input[1])
+        )
+        weights.append(g[:, None] * w)
+        biases.append(b @ w + c)
+    constants = {
+        "gain": np.ones(len(weights[0]), np.float32),
+        "shift": np.zeros(len(weights[0]), np.float32),
+        "weight": np.concatenate(weights, axis=1),
+        "bias": np.concatenate(biases),
+        "widths": np.array([w.shape[1] for w in weights]),
+    }
+    for key, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(value, f"{name}/{key}"))
+
+
+def _merged(x: str, options: dict[str, Any], branches: list[_Branch], name: str) -> list[Any]:
+    """The nodes that stand for all branches, and give what each of them gave."""
+    from onnx import helper
+
+    steps: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
+        ("LayerNormalization", [x, f"{name}/gain", f"{name}/shift"], options),
+        ("MatMul", [f"{name}/normalised", f"{name}/weight"], {}),
+        ("Add", [f"{name}/product", f"{name}/bias"], {}),
+        ("Split", [f"{name}/linear", f"{name}/widths"], {"axis": -1}),
+    )
+    outputs = [[f"{name}/{step}"] for step in ("normalised", "product", "linear")]
+    outputs.append([b.bias.output[0] for b in branches])
+    return [
+        helper.make_node(kind, inputs, output, f"{name}/{kind}", **attributes)
+        for (kind, inputs, attributes), output in zip(steps, outputs, strict=True)
+    ]
 
 
 def _branches(graph: Any, norm: Any, stored: Any) -> list[_Branch]:

@@ -53,7 +53,9 @@ class Options:
     """Export a checkpoint to a bundle: fp32 ONNX graph, tokenizer, description."""
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
-    out: str = option("bundle", metavar="FOLDER", help="the bundle; one that is there is replaced")
+    out: str = option(
+        "bundle", metavar="FOLDER", help="the bundle to write; an existing one is replaced"
+    )
     calibration: str | None = option(
         None,
         metavar="FILE",
@@ -177,8 +179,8 @@ def export_graph(model: DMD, path: Path) -> None:
 
 
 def _known_utterances(tokenizer_json: Path) -> list[Rows]:
-    """For the self-test of engines: words alone, a voice and a face, and all three. Nobody's: the
-    voice is a buzz in syllables, the faces are made up."""
+    """Utterances for the self-test of engines: words alone, a voice and a face, and all three. They
+    are nobody's: the voice is a buzz in syllables, the faces are made up."""
     text = TextFeatures(tokenizer_json)
     seconds = np.arange(SPEC.sample_rate_hz) / SPEC.sample_rate_hz
     pitch_hz = 160.0 + 40.0 * np.sin(2.0 * np.pi * 0.5 * seconds)

@@ -33,7 +33,7 @@ _RATE = SPEC.sample_rate_hz
 _SPEECH = 10.0 ** (-26 / 20)  # root mean square of the sentences
 _GAP_S = 1.5  # between sentences
 _LONGEST_S = 8.0
-_HEARD = 0.5  # share of a sentence that utterances must cover
+_LOUDEST_S = 0.2  # of a sentence: what an utterance must cover
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def measure(options: Options) -> list[dict[str, float | str]]:
         noise *= _SPEECH * 10.0 ** (-db / 20) / np.sqrt((noise**2).mean())
         false = segments(_clipped(noise[: int(60 * options.minutes * _RATE)]))
         found = segments(_clipped(speech + noise[: len(speech)]))
-        missed = sum(_covered(part, found) < _HEARD for part in spoken)
+        missed = sum(not _covered(part, found) for part in spoken)
         rows.append(
             {
                 "noise": name,
@@ -185,21 +185,21 @@ def _voices(folder: str | None) -> list[Float]:
 
 
 def _sentences(voices: list[Float]) -> tuple[Float, list[Segment]]:
-    """All of them with pauses, and where each is."""
+    """All of them with pauses, and where each is loudest."""
     gap = np.zeros(int(_GAP_S * _RATE))
     parts, spoken, at = [gap], [], len(gap)
     for voice in voices:
-        spoken.append(Segment(at / _RATE, (at + len(voice)) / _RATE))
+        n = int(_LOUDEST_S * _RATE)
+        loudest = int(np.convolve(voice**2, np.ones(n), "valid").argmax()) if len(voice) > n else 0
+        spoken.append(Segment((at + loudest) / _RATE, (at + loudest + n) / _RATE))
         parts += [voice, gap]
         at += len(voice) + len(gap)
     return np.concatenate(parts), spoken
 
 
-def _covered(part: Segment, found: list[Segment]) -> float:
-    shared = sum(
-        max(0.0, min(part.end_s, other.end_s) - max(part.start_s, other.start_s)) for other in found
-    )
-    return shared / (part.end_s - part.start_s)
+def _covered(part: Segment, found: list[Segment]) -> bool:
+    middle_s = (part.start_s + part.end_s) / 2
+    return any(other.start_s <= middle_s < other.end_s for other in found)
 
 
 def _clipped(samples: Float) -> Sound:

@@ -1,63 +1,41 @@
-"""What a model is worth on each corpus alone: `python -m export.measure --data DIR`.
+"""How good a model is on each corpus alone: `python -m export.measure --data DIR`.
 
-Every line is a corpus whose held-out people or sentences no training saw, one modality, one metric,
-for the torch model, every ONNX model of the bundle, and the teacher if there is one. Each model
-runs as on the device: one utterance at a time, features of the runtime. Composed utterances and
+Every line is one metric of one modality on the held-out people or sentences of one corpus, for the
+torch model, every ONNX model of the bundle, and the teacher if there is one. Each model runs as on
+the device: one utterance at a time, with the features of the runtime. Composed utterances and
 subsets of modalities: `export.parity`.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn import metrics as sk
 from tqdm import tqdm
 
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
-from runtime.features.normal import SpeechStatistics
-from runtime.features.spec import SPEC
-from runtime.features.text import TextFeatures
 from runtime.judging.calibration import Calibration
 from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.config import Config
-from train.data import corpora
 from train.data.open import compose
-from train.data.utterance import Utterance, collate
-from train.loop import Batch, Predictions, keep, predict
+from train.data.utterance import Utterance
+from train.loop import Predictions, predict
 from train.models.dmd import DMD
-from train.prepare import prepare
 from train.provenance import commit
 from train.teacher import Teacher
 
 from . import bundle
+from .coverage import Infer, draw, singly
+from .lines import Line, lines
 from .parity import infer_onnx
 
-__all__ = ["Line", "Measured", "Options", "coverage", "lines", "measure", "run"]
+__all__ = ["Measured", "Options", "measure", "run", "table"]
 
-_Infer = Callable[[Iterable[Batch]], Predictions]
 _Retell = Callable[[Utterance], Utterance]
-_SHOWN_S = 2.0  # a picture is looked at for this long
-_NAMES = {
-    "emodb": "EmoDB, speakers 15, 16",
-    "ravdess": "RAVDESS, actors 11, 12",
-    "nemo": "nEMO, speakers IC0, TP0",
-    "digits": "digits, one ordinary man",
-    "plain": "synthetic voices",
-    "ckplus48": "CK+, unseen people",
-    "ferplus": "FER+, half of the validation pictures",
-}
-_VOICES_OF = {"digits": "valid"}  # of three people, one is kept aside
-_MOST = 600  # items of a line: each is judged alone by every model, as on the device
-_NEUTRAL_ONLY = ("digits", "plain")
-_CURVES = (("text", "audio", "vision"), ("text",), ("audio",), ("vision",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +47,10 @@ class Options:
     """
 
     checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote")
-    bundle: str = option("bundle", metavar="DIR", help="what export.graph wrote of it")
+    bundle: str = option("bundle", metavar="DIR", help="the bundle that export.graph wrote from it")
     teacher: str | None = option(None, metavar="DIR", help="checkpoint of the teacher, if any")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-
-
-@dataclass(frozen=True)
-class Line:
-    """Utterances of one corpus, and what is measured on their predictions."""
-
-    name: str
-    metric: str
-    utterances: Sequence[Utterance]
-    score: Callable[[Predictions], float]
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 @dataclass(frozen=True)
@@ -115,7 +83,7 @@ def run(options: Options) -> list[Measured]:
     )
     info = bundle.read(folder)
     tokenizer = source.folder / "tokenizer.json"
-    models: dict[str, _Infer] = {}
+    models: dict[str, Infer] = {}
     retell: dict[str, _Retell] = {}
     if options.teacher is not None:
         teacher = Teacher(Path(options.teacher), torch.device("cpu"))
@@ -128,7 +96,7 @@ def run(options: Options) -> list[Measured]:
         models[precision] = _onnx(engine, calibration)
     found = measure(models, lines(data, Path(options.cache), tokenizer), retell)
     print(table(found))
-    _draw(
+    draw(
         folder / "coverage.png",
         models.get("int8", models["torch"]),
         _composed_test(data, source.config, tokenizer, Path(options.cache)),
@@ -141,76 +109,8 @@ def run(options: Options) -> list[Measured]:
     return found
 
 
-def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
-    """The lines that the corpora below `data` allow. Raises DataError."""
-    have = [name for name, folder in corpora.CORPORA.items() if (data / folder).is_dir()]
-    text = TextFeatures(tokenizer_json)
-    n_special = len(text.ids(""))
-    sentences = corpora.texts(data, have)
-    features = prepare(data, cache, have)
-
-    def said(corpus: str, split: str) -> list[Utterance]:
-        return [
-            _utterance(
-                text=ids,
-                words=t.text,
-                emotion=t.emotion,
-                sentiment=_sentiment(t),
-                arousal=float("nan") if t.arousal is None else t.arousal,
-            )
-            for t in sentences
-            if t.corpus == corpus
-            and t.split == split
-            # Longer ones are cut in two on the device; without a word, text is absent there.
-            and n_special < len(ids := text.ids(t.text)) <= SPEC.max_pieces
-        ]
-
-    out = [
-        Line("GoEmotions, Ekman level", "macro-F1", said("goemotions", "test"), _macro_f1),
-        Line("MELD, no context", "weighted F1", said("meld", "test"), _weighted_f1),
-        Line(
-            "movie reviews (VADER ratings)",
-            "correlation",
-            said("vader/movieReviewSnippets", "test"),
-            _correlation,
-        ),
-    ]
-    for name, corpus in (("MOSI, validation", "mosi"), ("MOSEI, validation", "mosei")):
-        rated = said(corpus, "valid")
-        out += [Line(name, "correlation", rated, _correlation)]
-        out += [Line(name, "Acc-2, non-zero", rated, _acc2_nonzero)]
-    valued = said("emobank", "valid")
-    out += [Line("EmoBank, validation", "correlation of valence", valued, _correlation)]
-    out += [Line("EmoBank, validation", "correlation of arousal", valued, _arousal)]
-    heard: dict[str, list[Utterance]] = {}
-    for r, versions in features.voices:
-        if r.split == _VOICES_OF.get(r.corpus, "test"):
-            rows = SpeechStatistics().normalise(versions[0])
-            heard.setdefault(r.corpus, []).append(_utterance(audio=rows, emotion=r.emotion))
-    for corpus, voices in heard.items():
-        score, metric = (_accuracy, "accuracy") if corpus in _NEUTRAL_ONLY else (_uar, "UAR")
-        out.append(Line(f"{_NAMES[corpus]}, voice alone", metric, voices, score))
-    n_rows = round(_SHOWN_S * SPEC.vision_rate_hz)
-    seen: dict[str, list[Utterance]] = {}
-    for r, row in features.faces:
-        if r.split == "test":
-            shown = _utterance(vision=np.tile(row, (n_rows, 1)), emotion=r.emotion)
-            seen.setdefault(r.corpus, []).append(shown)
-    for corpus, faces in seen.items():
-        name = f"{_NAMES[corpus]}, shown for {_SHOWN_S:.0f} s"
-        out += [Line(name, "accuracy", faces, _accuracy), Line(name, "UAR", faces, _uar)]
-    return [replace(line, utterances=_some(line.utterances)) for line in out if line.utterances]
-
-
-def _some(utterances: Sequence[Utterance]) -> Sequence[Utterance]:
-    """At most `_MOST` of them, spread evenly; the same ones for lists of equal length."""
-    if len(utterances) <= _MOST:
-        return utterances
-    return [utterances[int(k)] for k in np.linspace(0, len(utterances) - 1, _MOST)]
-
-
 def measure(
-    models: dict[str, _Infer], wanted: Sequence[Line], retell: dict[str, _Retell]
+    models: dict[str, Infer], wanted: Sequence[Line], retell: dict[str, _Retell]
 ) -> list[Measured]:
     """Every line by every model; `retell` of those that read other word pieces."""
     out = []
@@ -223,7 +123,7 @@ def measure(
             key = (name, line.name)
             if key not in known:  # lines that differ in their metric alone share what was said
                 test = [own(u) for u in line.utterances]
-                known[key] = infer(tqdm(_singly(test), shown, len(test), leave=False))
+                known[key] = infer(tqdm(singly(test), shown, len(test), leave=False))
             values[name] = line.score(known[key])
         out.append(Measured(line.name, line.metric, len(line.utterances), values))
     return out
@@ -245,60 +145,17 @@ def table(found: Sequence[Measured]) -> str:
     return "\n".join(rows)
 
 
-def coverage(
-    probabilities: NDArray[Any], labels: NDArray[Any], thresholds: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Share of predictions at least as confident as each threshold, and of wrong ones among them
-    (NaN where none is left). `probabilities` (n, k), `labels` (n,)."""
-    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
-    accepted = confidence >= thresholds[:, None]  # (thresholds, n)
-    n = accepted.sum(axis=1)
-    error = np.divide((accepted & wrong).sum(axis=1), n, where=n > 0, out=np.full(len(n), np.nan))
-    return accepted.mean(axis=1), error
-
-
-def _draw(
-    path: Path, infer: _Infer, utterances: Sequence[Utterance], calibration: Calibration
-) -> None:
-    """Coverage and error against the confidence asked for, for some subsets of modalities; a line
-    where each subset's answers become uncertain."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    thresholds = np.linspace(0.0, 0.99, 100)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for subset in _CURVES:
-        batches = (keep(batch, subset) for batch in _singly(utterances))
-        found = infer(tqdm(batches, "coverage.png", len(utterances), leave=False))
-        curves = coverage(found["emotion"], found["emotion_label"], thresholds)
-        name = "+".join(subset)
-        for axis, values in zip(axes, curves, strict=True):
-            (line,) = axis.plot(thresholds, 100 * values, label=name)
-            needed = calibration.uncertain_below.get(name, 0.0)
-            axis.axvline(needed, color=line.get_color(), linestyle=":")
-    for axis, name in zip(axes, ("utterances left, %", "of these wrong, %"), strict=True):
-        axis.set(xlabel="confidence asked for", ylabel=name, xlim=(0, 1), ylim=(0, None))
-    axes[0].set_title("dotted: uncertain below", fontsize=9)
-    axes[0].legend(fontsize=8)
-    partial = path.with_name(f"{path.stem}.partial.png")
-    figure.savefig(partial, dpi=80)
-    plt.close(figure)
-    partial.replace(path)
-
-
 def _composed_test(
     data: Path, settings: Config, tokenizer: Path, cache: Path
 ) -> Sequence[Utterance]:
     return compose(data, settings, tokenizer, cache).held_out("test")
 
 
-def _torch(model: DMD, calibration: Calibration) -> _Infer:
+def _torch(model: DMD, calibration: Calibration) -> Infer:
     return lambda batches: _in_conversation(predict(model, batches), calibration)
 
 
-def _onnx(engine: OrtEngine, calibration: Calibration) -> _Infer:
+def _onnx(engine: OrtEngine, calibration: Calibration) -> Infer:
     return lambda batches: _in_conversation(infer_onnx(engine, batches), calibration)
 
 
@@ -307,63 +164,8 @@ def _in_conversation(found: Predictions, calibration: Calibration) -> Prediction
     return found | {"emotion": calibration.probabilities(found["logits"], found["present"])}
 
 
-def _singly(utterances: Sequence[Utterance]) -> Iterable[Batch]:
-    return (collate([utterance]) for utterance in utterances)
-
-
-def _utterance(**given: Any) -> Utterance:
-    nothing = Utterance(
-        text=np.zeros(0, np.int64),
-        audio=np.zeros((0, SPEC.audio_dim), np.float32),
-        vision=np.zeros((0, SPEC.vision_dim), np.float32),
-        emotion=-1,
-        sentiment=float("nan"),
-    )
-    return replace(nothing, **given)
-
-
 def _as_it_is(utterance: Utterance) -> Utterance:
     return utterance
-
-
-def _sentiment(text: corpora.Text) -> float:
-    told = text.rating if text.rating is not None else text.polarity
-    return float("nan") if told is None else told
-
-
-def _top(found: Predictions) -> NDArray[Any]:
-    return np.asarray(found["emotion"].argmax(axis=1))
-
-
-def _macro_f1(found: Predictions) -> float:
-    return float(sk.f1_score(found["emotion_label"], _top(found), average="macro"))
-
-
-def _weighted_f1(found: Predictions) -> float:
-    return float(sk.f1_score(found["emotion_label"], _top(found), average="weighted"))
-
-
-def _accuracy(found: Predictions) -> float:
-    return float(sk.accuracy_score(found["emotion_label"], _top(found)))
-
-
-def _uar(found: Predictions) -> float:
-    labels = found["emotion_label"]  # recall over the classes that occur
-    return float(sk.recall_score(labels, _top(found), labels=np.unique(labels), average="macro"))
-
-
-def _correlation(found: Predictions) -> float:
-    return float(np.corrcoef(found["sentiment"], found["sentiment_label"])[0, 1])
-
-
-def _acc2_nonzero(found: Predictions) -> float:
-    told = found["sentiment_label"]
-    signed = told != 0
-    return float(np.mean((found["sentiment"] > 0)[signed] == (told > 0)[signed]))
-
-
-def _arousal(found: Predictions) -> float:
-    return float(np.corrcoef(found["arousal"], found["arousal_label"])[0, 1])
 
 
 if __name__ == "__main__":

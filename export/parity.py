@@ -1,15 +1,14 @@
-"""What export cost: torch against every ONNX model of a bundle, and every engine that runs here, on
-the same held-out utterances.
+"""What export costs: torch is compared with every ONNX model of a bundle, and with every engine
+that runs here, on the same held-out utterances.
 
 The outcome is the bundle's certificate, which says of every model whether it passed.
 """
 
 import hashlib
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +23,42 @@ from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.judging.calibration import Calibration
-from runtime.store.bundle import CERTIFICATE, Bundle
-from runtime.system.files import write_file
+from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.loop import SUBSETS, Batch, Predictions, evaluate, here, keep, likely, predict
-from train.provenance import commit
 
 from . import bundle
+from .certificate import SHOWN, Row, certify, verdict, verdicts, write
 
-__all__ = [
-    "Metrics",
-    "Options",
-    "Row",
-    "certify",
-    "compare",
-    "infer_onnx",
-    "metrics",
-    "onnx_inputs",
-    "worst_change",
-]
+__all__ = ["Options", "compare", "infer_onnx", "metrics", "onnx_inputs", "run"]
 
-Metrics = Mapping[str, Mapping[str, float]]  # of every subset of modalities
-
-TABLE = "CERTIFICATE.md"
 # Signs and whole numbers mean something of human ratings. The labels of composed utterances are
 # weak, those of neutral and surprise nearly 0: these would count the signs and roundings of noise.
 _OF_RATINGS = ("acc7", "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")
-_SHOWN = ("accuracy", "uar", "macro_f1", "ece", "ks", "mae", "corr")
-# Shown, not judged: it moves by a point when a few samples cross the edge of a bin. `ks` has none.
-_BINNED = "ece"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare torch with the bundle's ONNX models, and with the engines of a GPU that is here:
+    """Compare torch with the bundle's ONNX models, and with the engines of this machine's GPU:
     differences and metrics, for every subset.
 
     Each model runs as on the device: one utterance at a time, unpadded. certificate.json and its
     table go into the bundle. A model passes when no metric on any subset differs from the fp32
-    model's by more than the budget (the fp32 model is held against torch).
+    model's by more than the budget (the fp32 model is compared with torch).
     """
 
     checkpoint: str = option("checkpoint", metavar="FOLDER", help="what train.run wrote")
     bundle: str = option("bundle", metavar="FOLDER", help="what export.graph wrote")
     data: str = option(metavar="DIR", help="folder of the corpora that the model was trained on")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-    split: str = option("test", choices=("valid", "test"), help="which held-out utterances")
-    budget: float = option(0.5, metavar="POINTS", help="largest change of any metric, hundredths")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A model on a subset of modalities: its metrics, and how it differs from torch.
-
-    `change`: metric minus torch's. `max_difference` and `mean_difference` are over all outputs.
-    `same_emotion`: share of utterances with the same top class.
-    """
-
-    subset: str
-    model: str
-    metrics: dict[str, float]
-    change: dict[str, float]
-    max_difference: float
-    mean_difference: float
-    same_emotion: float
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
+    split: str = option(
+        "test", choices=("valid", "test"), help="which held-out utterances to compare on"
+    )
+    budget: float = option(
+        0.5, metavar="POINTS", help="largest change of any metric, in hundredths"
+    )
 
 
 def main() -> int:
@@ -127,10 +96,10 @@ def run(options: Options) -> list[Row]:
     counts = {"split": options.split, "n_utterances": len(utterances), "n_rated": len(rated)}
     hashes = {p: hashlib.sha256(model).hexdigest() for p, model in models.items()}
     certificate = certify(rows, hashes, options.budget) | counts
-    _write(folder, info, certificate, rows)
+    write(folder, info, certificate, rows)
     print_table(rows)
-    for name, verdict in _verdicts(certificate):
-        print(f"export.parity: {_verdict(name, verdict, options.budget)}")
+    for name, found in verdicts(certificate):
+        print(f"export.parity: {verdict(name, found, options.budget)}")
     return rows
 
 
@@ -145,90 +114,6 @@ def _gpu_engines(source: Bundle) -> dict[str, Engine]:
         except DmdLiveError as error:
             print(f"export.parity: {name} is left out: {error}", file=sys.stderr)
     return found
-
-
-def certify(rows: Sequence[Row], hashes: Mapping[str, str], budget: float) -> dict[str, Any]:
-    """What certificate.json holds: the rows, for each model its hash and whether it passed, for
-    each engine on this machine's GPU whether it did."""
-    by_model: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
-    for row in rows:
-        by_model[row.model][row.subset] = row.metrics
-    verdicts = {}
-    for name in by_model.keys() - {"torch"}:
-        reference = "torch" if name == "fp32" or "fp32" not in by_model else "fp32"
-        change, metric, where = worst_change(by_model[name], by_model[reference])
-        verdicts[name] = {
-            "passed": change <= budget,
-            "against": reference,
-            "largest_change_points": change,
-            "metric": metric,
-            "subset": where,
-        }
-    return {
-        "format": 1,
-        "budget_points": budget,
-        "commit": commit(),
-        "models": {p: {"sha256": sha256, **verdicts.pop(p)} for p, sha256 in hashes.items()},
-        "engines": verdicts,
-        "rows": [asdict(row) for row in rows],
-    }
-
-
-def worst_change(found: Metrics, reference: Metrics) -> tuple[float, str, str]:
-    """Largest absolute change of a metric, in points (hundredths of its unit), the metric and the
-    subset; the calibration error that counts is `ks`. Two NaN are no change, one is an infinite
-    change."""
-    changes = []
-    for subset, metrics in found.items():
-        for name, value in metrics.items():
-            if name == _BINNED:
-                continue
-            other = reference[subset][name]
-            gap = 100.0 * abs(value - other)
-            both = np.isnan(value) and np.isnan(other)
-            points = 0.0 if both else float("inf") if np.isnan(gap) else gap
-            changes.append((points, name, subset))
-    return max(changes)
-
-
-def _verdicts(certificate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [*certificate["models"].items(), *sorted(certificate["engines"].items())]
-
-
-def _verdict(name: str, verdict: Mapping[str, Any], budget: float) -> str:
-    passed = "passed" if verdict["passed"] else "FAILED"
-    return (
-        f"{name} {passed}: {verdict['largest_change_points']:.2f} of {budget} points at most"
-        f" against {verdict['against']} ({verdict['metric']} of {verdict['subset']})"
-    )
-
-
-def _write(
-    folder: Path, info: Mapping[str, Any], certificate: Mapping[str, Any], rows: Sequence[Row]
-) -> None:
-    """certificate.json and CERTIFICATE.md, each whole or not at all, listed in bundle.json."""
-    lines = [
-        f"# Certificate: {certificate['split']} split, {certificate['n_utterances']} utterances",
-        "",
-        *(f"* {_verdict(n, v, certificate['budget_points'])}" for n, v in _verdicts(certificate)),
-        "",
-        "Composed utterances have no Acc-2, its F1 and Acc-7: their weak sentiment labels are"
-        " nearly 0 for neutral and surprise; these would count the signs and roundings of noise."
-        " ece is over ten bins and not judged; ks is the calibration error without bins.",
-        "",
-        "| Modalities | Model | " + " | ".join(_SHOWN) + " | Largest difference | Same emotion |",
-        "| --- | --- |" + " --- |" * (len(_SHOWN) + 2),
-    ]
-    for row in rows:
-        cells = [f"{row.metrics[m]:.4f}" if m in row.metrics else "" for m in _SHOWN]
-        lines.append(
-            f"| {row.subset} | {row.model} | {' | '.join(cells)} | {row.max_difference:.1e} |"
-            f" {row.same_emotion:.1%} |"
-        )
-    write_file(folder / CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode())
-    write_file(folder / TABLE, ("\n".join(lines) + "\n").encode())
-    documents = {*info.get("documents", []), CERTIFICATE, TABLE}
-    bundle.update(folder, {"documents": sorted(documents)})
 
 
 def compare(
@@ -284,12 +169,12 @@ def metrics(found: Predictions, emotion: NDArray[Any], sentiment: NDArray[Any]) 
 
 def print_table(rows: Sequence[Row]) -> None:
     """The table for people; changes in points (hundredths), MAE in its own unit."""
-    head = "".join(f"{name:>18}" for name in _SHOWN)
+    head = "".join(f"{name:>18}" for name in SHOWN)
     print(f"{'modalities':<20}{'model':<15}{head}{'largest diff':>14}{'same class':>12}")
     for row in rows:
         cells = "".join(
             f"{row.metrics[m]:9.4f} ({row.change[m]:+.4f})" if m in row.metrics else " " * 18
-            for m in _SHOWN
+            for m in SHOWN
         )
         print(
             f"{row.subset:<20}{row.model:<15}{cells}{row.max_difference:14.1e}"

@@ -62,7 +62,7 @@ class Puppet:
     def __init__(self, rgb: Picture) -> None:
         face = VisionFeatures(FACE_MODEL).largest_face(rgb)
         if face is None:
-            raise SourceError("the portrait shows no face that the face networks find")
+            raise SourceError("the face networks find no face in the portrait")
         self._rgb = rgb
         points = face.landmarks[:_N_FACE].astype(np.float64)
         # Beyond this depth the picture is flat, else the face's rim would slide over the hair.

@@ -25,7 +25,8 @@ from train.data.utterance import Utterance, collate
 from train.loop import SUBSETS, keep
 
 from . import bundle
-from .parity import Metrics, infer_onnx, metrics, onnx_inputs, worst_change
+from .certificate import Metrics, worst_change
+from .parity import infer_onnx, metrics, onnx_inputs
 from .recipes import CALIBRATION, PRECISIONS, Maker
 
 __all__ = ["Judge", "Options", "quantize", "run"]
@@ -49,19 +50,19 @@ class Options:
     recipe: str = option(
         "int8-dynamic",
         choices=(*PRECISIONS, "auto"),
-        help="auto tries all and picks the fastest, on this machine, that holds the budget: the "
-        "one that the runtime loads where none is asked for",
+        help="auto tries all recipes; the fastest on this machine that keeps the budget becomes "
+        "the one that the runtime loads by default",
     )
     budget: float = option(
         0.5,
         metavar="POINTS",
-        help="largest change of any metric, hundredths, on validation data; where export.parity "
-        "then finds more on the test split, a smaller one leaves more in higher precision",
+        help="largest change of any metric on validation data, in hundredths; if export.parity "
+        "then finds more on the test split, choose a smaller one: more parts stay unquantized",
     )
     calibration: str = option(
         "minmax", choices=tuple(CALIBRATION), help="how int8-qdq and mixed choose scales"
     )
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 def main() -> int:
@@ -129,23 +130,7 @@ def quantize(
     source = Bundle.load(folder, "fp32")
     with _quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as temporary:
         maker = Maker(source.model, recipe, calibration, examples, Path(temporary))
-        left_out: list[str] = []
-        ranking: list[str] | None = None
-        while True:
-            model = maker.make(left_out)
-            change, where = judge.change(model)
-            print(f"export.quantize: {recipe}: {change:.2f} points at most ({where})", flush=True)
-            if change <= budget:
-                break
-            if ranking is None:
-                ranking = _most_sensitive_first(maker, judge)
-            if not ranking:
-                raise UsageError(
-                    f"{recipe} changes {where} by {change:.2f} points, over {budget}; allow more "
-                    "by --budget, or take another --recipe"
-                )
-            left_out.append(ranking.pop(0))
-            print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)
+        model, change, left_out = _within(budget, recipe, maker, judge)
     precision = PRECISIONS[recipe]
     name = f"model.{precision}.onnx"
     write_file(folder / name, model)
@@ -164,6 +149,29 @@ def quantize(
         " utterance on one thread"
     )
     return ms
+
+
+def _within(
+    budget: float, recipe: str, maker: Maker, judge: "Judge"
+) -> tuple[bytes, float, list[str]]:
+    """The first model that keeps the budget, its change in points, and the parts left out."""
+    left_out: list[str] = []
+    ranking: list[str] | None = None
+    while True:
+        model = maker.make(left_out)
+        change, where = judge.change(model)
+        print(f"export.quantize: {recipe}: {change:.2f} points at most ({where})", flush=True)
+        if change <= budget:
+            return model, change, left_out
+        if ranking is None:
+            ranking = _most_sensitive_first(maker, judge)
+        if not ranking:
+            raise UsageError(
+                f"{recipe} changes {where} by {change:.2f} points, over {budget}; allow more "
+                "with --budget, or choose another --recipe"
+            )
+        left_out.append(ranking.pop(0))
+        print(f"export.quantize: {left_out[-1]} stays in higher precision", flush=True)
 
 
 class Judge:

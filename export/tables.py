@@ -1,4 +1,4 @@
-"""The tables of the model card and the docs, from what was measured:
+"""Writes measured figures into the tables of the model card and the docs:
 `python -m export.tables --found FOUND --files docs/measured.md --files ...`.
 
 FOUND holds `SOURCE.json`, what `export.evaluate --json` found on each folder that
@@ -46,9 +46,13 @@ class Options:
     """Write measured figures into the tables of Markdown files."""
 
     bundle: str = option(
-        "runtime/default_bundle", metavar="FOLDER", help="measured by export.parity and measure"
+        "runtime/default_bundle",
+        metavar="FOLDER",
+        help="a bundle measured by export.parity and export.measure",
     )
-    found: str = option(metavar="FOLDER", help="SOURCE.json of export.evaluate, one a source")
+    found: str = option(
+        metavar="FOLDER", help="folder with one SOURCE.json of export.evaluate for each source"
+    )
     files: str = option(metavar="FILE", joined_by="\n", help="may be given several times")
 
 

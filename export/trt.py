@@ -55,7 +55,7 @@ class Options:
     precision: str = option(
         "fp32",
         choices=tuple(sorted(SOURCES)),
-        help="int8 and mixed are built from what export.quantize made by int8-qdq and mixed, fp16"
+        help="int8 and mixed are built from the recipes int8-qdq and mixed of export.quantize, fp16"
         " from its fp16, or from fp32 where the bundle has none",
     )
     targets: str | None = option(
@@ -65,7 +65,7 @@ class Options:
         + ",".join(_RTX_TARGETS)
         + ")",
     )
-    force: bool = option(False, help="build even if the same engine is there")
+    force: bool = option(False, help="build even if the same engine exists")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build(options: Options) -> Path:
-    """Build the engine, unless it is there; returns the path of the JSON that describes it.
+    """Build the engine unless it exists; returns the path of the JSON that describes it.
 
     The engine, its JSON, the report of its layers and TensorRT's log share a name that changes with
     anything that makes another engine. Raises BundleError for a damaged bundle or a graph that
@@ -116,7 +116,7 @@ def _source(folder: str, precision: str) -> Bundle:
     if model is None:
         last = SOURCES[precision][-1]
         way = "export.graph" if last == "fp32" else f"export.quantize --recipe {last}"
-        raise UsageError(f"{folder}: no {last} model in it; python -m {way} makes one")
+        raise UsageError(f"{folder}: no {last} model; python -m {way} makes one")
     return Bundle.load(folder, model)
 
 

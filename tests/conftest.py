@@ -7,8 +7,21 @@ import pytest
 
 # No test may reach the network through a library that would like to.
 os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The models here are so small that two threads of torch wait for each other ten times as long as
+# they compute. Programs that the tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
+# The tests of these files take longest, in this order.
+LONGEST = ("test_live.py", "test_run.py", "test_export.py", "test_devices.py", "test_distill.py",
+           "test_mmsa.py", "test_recordings.py", "test_ablate.py", "test_package.py", "test_cli.py",
+           "test_calibrate.py", "test_data.py", "test_trt.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: the last one then leaves no worker waiting for long."""
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

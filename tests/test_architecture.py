@@ -114,3 +114,16 @@ def test_every_module_says_what_is_public(root: Path) -> None:
         names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets
                  if isinstance(t, ast.Name)]  # fmt: skip
         assert "__all__" in names, name
+
+
+def test_files_and_functions_stay_short(root: Path) -> None:
+    """300 lines a file, unless its docstring says why it is longer; 50 lines a function."""
+    for file in modules(root).values():
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        reason = "Longer than 300 lines: " in (ast.get_docstring(tree) or "")
+        assert (len(text.splitlines()) > 300) == reason, file
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 50, f"{file}: {node.name}"

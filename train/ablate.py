@@ -39,29 +39,34 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train the method and its ablations, several seeds each, and write the table.
+    """Train the method and its ablations with several seeds each, and write the table.
 
-    Interrupted, the same command goes on; what is finished is kept.
+    Run the same command again after an interruption: it keeps finished runs and goes on.
     """
 
     data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
-    data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
+    data_format: str = option("corpora", choices=FORMATS, help="the format of PATH")
     config: str = option(
         "configs/ablation.toml", metavar="FILE", help="TOML file of the full method"
     )
-    out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
-    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
-    seeds: int = option(5, metavar="N", help="seeds of each")
+    out: str = option("runs/ablations", metavar="DIR", help="where the runs and the table go")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
+    seeds: int = option(5, metavar="N", help="how many seeds to train for each ablation")
     distilled: str | None = option(
         None,
         metavar="DIR",
         help="a distilled language encoder (OUT/language of train.run --teacher): the full method "
-        "has it, and one more ablation has the configuration's own instead",
+        "uses it, and one more ablation uses the encoder of the configuration instead",
     )
     set: str | None = option(
-        None, metavar="K=V;K=V", joined_by=";", help="overrides for all of them; may be repeated"
+        None,
+        metavar="K=V;K=V",
+        joined_by=";",
+        help="override options in every run; may be repeated",
     )
-    metric: str = option("macro_f1", help="shown, such as macro_f1, accuracy, mae or acc2_nonzero")
+    metric: str = option(
+        "macro_f1", help="metric of the table: macro_f1, accuracy, mae, acc2_nonzero, ..."
+    )
     device: str = option("cpu", help="cpu, cuda or cuda:N")
 
 

@@ -1,6 +1,6 @@
-"""What the pictures of a run are drawn from, taken while the model and its test split are here.
+"""The data of a report's pictures, taken while the model and its test split are in memory.
 
-The GD-units are in no checkpoint, so that `train/report.py` could not ask them later. Arrays of
+Checkpoints do not hold the GD-units, so `train/report.py` could not ask them later. Arrays of
 `analysis.safetensors`, over n test utterances, k emotions, d = `model.dim`:
 
 | Name | Shape | Content |

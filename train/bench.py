@@ -39,11 +39,15 @@ _TEXT_DIM = 768
 class Options:
     """Samples per second of a full training step (forward, all losses, backward, optimiser)."""
 
-    dataset: str = option("mosi", choices=("mosi", "mosei"), help="whose shapes and preset")
+    dataset: str = option(
+        "mosi", choices=("mosi", "mosei"), help="data set whose shapes and preset are used"
+    )
     batch_sizes: str = option("16,64", metavar="N,N", help="batch sizes to measure")
-    n_steps: int = option(10, metavar="N", help="timed steps a batch size; the median counts")
+    n_steps: int = option(
+        10, metavar="N", help="timed steps for each batch size; the median is reported"
+    )
     device: str = option("cpu", help="cpu, cuda or cuda:N")
-    precision: str = option("fp32", choices=("fp32", "bf16"), help="of our own steps")
+    precision: str = option("fp32", choices=("fp32", "bf16"), help="precision of our own steps")
     reference: str | None = option(
         None, metavar="CLONE", help="checkout of the published code, to compare with"
     )
@@ -225,7 +229,7 @@ def _published_loss(out: dict[str, Tensor], labels: Tensor, kernels: Any, hinge:
 def check_clone(clone: Path) -> None:
     """Raises UsageError when the folder is no checkout of the published code."""
     if not (clone / "trains" / "singleTask" / "model" / "dmd.py").exists():
-        raise UsageError(f"{clone}: no checkout of mdswyz/DMD; git clone it and name its folder")
+        raise UsageError(f"{clone}: not a checkout of mdswyz/DMD; clone it and pass its folder")
 
 
 def published_code(clone: Path, dataset: str, device: str) -> SimpleNamespace:

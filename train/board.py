@@ -11,9 +11,9 @@ __all__ = ["Board"]
 class Board:
     """Writes to `folder`/tensorboard; look with `tensorboard --logdir FOLDER`.
 
-    `n_done` epochs were finished before an interruption: what an earlier process wrote of later
-    ones is dropped, so that no epoch is drawn twice. Not `wanted`, it does nothing. Raises
-    UsageError where TensorBoard is not installed.
+    `n_done` epochs were finished before an interruption: what an earlier process wrote about later
+    ones is dropped, so that no epoch is drawn twice. Unless `wanted`, it does nothing. Raises
+    UsageError if TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, wanted: bool, n_done: int = 0) -> None:

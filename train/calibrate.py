@@ -1,9 +1,9 @@
 """How sure a model may be among strangers: `python -m train.calibrate --checkpoint FOLD ...`.
 
-On more of the same people a model is rightly surer than on anybody else. A fold is the same recipe
-trained without some corpora of words and voices; its temperatures and thresholds are fitted on
-utterances composed of nothing but those (faces: of a test split), and serve the model that was
-trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
+A model is rightly surer about people it has learned from than about anybody else. A fold is the
+same recipe trained without some corpora of words and voices; its temperatures and thresholds are
+fitted on utterances composed of nothing but those (faces: of a test split), and serve the model
+that was trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
 """
 
 import json
@@ -31,7 +31,9 @@ __all__ = ["Options", "main", "read"]
 class Options:
     """Fit temperatures and thresholds on corpora that a fold's training left out."""
 
-    checkpoint: str = option(metavar="DIR", help="a fold: what train.run wrote without them")
+    checkpoint: str = option(
+        metavar="DIR", help="a fold: a checkpoint trained without these corpora"
+    )
     corpora: str = option(
         metavar="NAMES", help='the corpora left out, in quotes, such as "meld ravdess"'
     )
@@ -39,9 +41,9 @@ class Options:
         "ferplus", metavar="NAMES", help="corpora whose test split the faces are taken from"
     )
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
-    out: str = option("calibration.json", metavar="FILE", help="where the numbers go")
-    n: int = option(1_400, metavar="N", help="utterances that are composed of them")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
+    out: str = option("calibration.json", metavar="FILE", help="the file to write")
+    n: int = option(1_400, metavar="N", help="how many utterances to compose from them")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
 def main() -> int:
@@ -95,8 +97,8 @@ def run(options: Options) -> None:
 
 
 def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Options) -> Composer:
-    """Utterances composed of corpora that the fold does not know: their test sentences, all of
-    their voices, and faces that no training saw."""
+    """Utterances composed from corpora that the fold has not seen: their test sentences, all of
+    their voices, and faces that were never trained on."""
     data, cache = Path(options.data), Path(options.cache)
     features = prepare(data, cache, left_out)
     seen = prepare(data, cache, options.faces.split()).faces

@@ -72,7 +72,7 @@ def save(
 def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
     """Read a checkpoint for evaluation or export (`model.eval()`).
 
-    `words_only`: it will read words alone, which no feature spec changes.
+    `words_only`: the model is only given words, which do not depend on the feature spec.
 
     Raises BundleError, in one line, when a file is missing, damaged or of another feature spec.
     """
@@ -93,5 +93,5 @@ def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{folder}: damaged checkpoint ({reason}); train it again") from error
     if not words_only and info["feature_spec_sha256"] != SPEC.sha256():
-        raise BundleError(f"{folder}: made under another feature spec; train it again")
+        raise BundleError(f"{folder}: made with another feature spec; train it again")
     return Checkpoint(folder, model.eval(), config, info)

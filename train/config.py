@@ -203,14 +203,16 @@ def load(path: Path, overrides: tuple[str, ...] = (), seed: int | None = None) -
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; pass --config a TOML file") from error
+        raise UsageError(f"{path}: {error.strerror}; pass a TOML file with --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
         try:
             update = tomllib.loads(override)
         except tomllib.TOMLDecodeError:
-            raise UsageError(f"--set {override}: write section.field=value, text quoted") from None
+            raise UsageError(
+                f"--set {override}: write section.field=value, with text in quotes"
+            ) from None
         for section, value in update.items():
             merged = isinstance(value, dict) and isinstance(table.get(section), dict)
             table[section] = {**table[section], **value} if merged else value
@@ -230,7 +232,7 @@ def _fill(kind: Any, table: dict[str, Any], where: str) -> Any:
     for name, value in table.items():
         if name not in defaults:
             known = ", ".join(defaults)
-            raise UsageError(f"{where}: unknown option {name!r}; known here: {known}")
+            raise UsageError(f"{where}: unknown option {name!r}; the options here are: {known}")
         default = getattr(kind(), name)
         if dataclasses.is_dataclass(default):
             if not isinstance(value, dict):

@@ -37,13 +37,17 @@ class Options:
     Sentiment is not clipped. Acc-2 and F1 come in both protocols: nonzero and haszero.
     """
 
-    checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run or an import wrote")
+    checkpoint: str = option(
+        "checkpoint", metavar="DIR", help="a checkpoint of train.run or train.import_reference"
+    )
     data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
-    data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
-    split: str = option("test", choices=("train", "valid", "test"), help="which utterances")
-    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
+    data_format: str = option("corpora", choices=FORMATS, help="the format of PATH")
+    split: str = option(
+        "test", choices=("train", "valid", "test"), help="which utterances to evaluate"
+    )
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
     predictions: str | None = option(
-        None, metavar="FILE.csv", help="write every prediction: id, split, label, prediction"
+        None, metavar="FILE.csv", help="write every prediction there: id, split, label, prediction"
     )
     device: str = option("cpu", help="cpu, cuda or cuda:N")
 

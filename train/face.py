@@ -1,17 +1,16 @@
 """Train the appearance network: `python -m train.face --data DATA`.
 
 Aligned faces of FER+, with the votes of ten people, and of CK+'s training people teach a small
-network from nothing; the votes are its targets, not their majority (Barsoum et al. 2016, section
-3.4). Interrupted, the same command goes on after the last finished epoch and ends the same. Writes
-`appearance.onnx`, which the runtime ships, and beside it `appearance.json`: configuration, data,
-commit, seed, metrics.
+network from scratch; its targets are the votes, not their majority (Barsoum et al. 2016, section
+3.4). Run the same command again after an interruption: it goes on after the last finished epoch and
+ends the same. Writes `appearance.onnx`, which the runtime ships, and beside it `appearance.json`:
+configuration, data, commit, seed, metrics.
 """
 
 import hashlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from .data.crops import centre, find_faces
 from .data.labels import EMOTIONS, UNKNOWN, VOTES, Recording
 from .data.photographs import vary
 from .metrics import emotion_metrics
-from .models.appearance import AppearanceNet
+from .models.appearance import AppearanceNet, to_onnx
 from .provenance import commit, write_json
 
 __all__ = ["Options", "main", "targets", "train"]
@@ -52,16 +51,20 @@ class Options:
 
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     out: str = option("face", metavar="DIR", help="where appearance.onnx and its JSON go")
-    cache: str = option("build/features", metavar="DIR", help="found faces, made once")
+    cache: str = option("build/features", metavar="DIR", help="where the faces found are kept")
     epochs: int = option(16, metavar="N", help="passes over the pictures")
-    batch_size: int = option(64, metavar="N", help="pictures a step")
-    learning_rate: float = option(2e-3, metavar="X", help="the highest; it warms up and decays")
-    balance: float = option(
-        0.6, metavar="P", help="a class of n pictures is drawn as often as n ** P says; 1: as is"
+    batch_size: int = option(64, metavar="N", help="pictures in each step")
+    learning_rate: float = option(
+        2e-3, metavar="X", help="highest learning rate; it warms up and decays"
     )
-    seed: int = option(1, metavar="N", help="of weights, order and variations")
-    threads: int = option(1, metavar="N", help="of torch, whose sums round by their number")
-    restart: bool = option(False, help="forget an interrupted run in --out")
+    balance: float = option(
+        0.6,
+        metavar="P",
+        help="a class of n pictures is drawn in proportion to n ** P; 1: as often as it occurs",
+    )
+    seed: int = option(1, metavar="N", help="seed of weights, order and variations")
+    threads: int = option(1, metavar="N", help="threads of torch; results depend on their number")
+    restart: bool = option(False, help="discard an interrupted run in --out")
 
 
 def main() -> int:
@@ -89,7 +92,7 @@ def train(options: Options) -> None:
     if (data / corpora.CORPORA["ckplus48"]).is_dir():
         people += corpora.faces(data, ["ckplus48"])
     if not any(p.corpus == "ferplus" and p.split == "train" for p in people):
-        raise UsageError(f"{data}: no FER+ in it (ferplus/FER2013Train/label.csv)")
+        raise UsageError(f"{data}: no FER+ found (ferplus/FER2013Train/label.csv)")
     crops = find_faces([p.path for p in people], Path(options.cache))
     part = {
         split: np.array([k for k, p in enumerate(people) if p.split == split and crops.found[k]])
@@ -229,7 +232,7 @@ class _Run:
         saved = torch.load(self.path, weights_only=True)
         if saved["identity"] != self.identity:
             raise UsageError(
-                f"{self.path}: of a run with other options; take another --out, or --restart"
+                f"{self.path}: from a run with other options; pass another --out, or --restart"
             )
         for name in _KEPT:
             getattr(self, name).load_state_dict(saved[name])
@@ -243,7 +246,7 @@ _PLAIN = ("epoch", "seconds", "commit", "history", "identity")
 
 def _write(run: _Run, out: Path, about: dict[str, Any]) -> None:
     """appearance.onnx (weights stored in half precision) and appearance.json."""
-    model = _onnx(run.average)
+    model = to_onnx(run.average)
     write_file(out / "appearance.onnx", model)
     sha256 = hashlib.sha256(model).hexdigest()
     options = asdict(run.options)
@@ -269,53 +272,6 @@ def _write(run: _Run, out: Path, about: dict[str, Any]) -> None:
             "train.face: to ship it, copy both files to runtime/assets and write its SHA-256 into "
             "runtime/features/spec.py (appearance_sha256); bundles made before no longer fit"
         )
-
-
-class _Embedding(nn.Module):
-    """What is exported: the embedding alone."""
-
-    def __init__(self, net: AppearanceNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, face: Tensor) -> Tensor:
-        return self.net.embedding(face)
-
-
-def _onnx(net: AppearanceNet) -> bytes:
-    """Input `face` (B, 1, 48, 48), output `embedding` (B, SPEC.appearance_dim)."""
-    import io
-
-    import onnx
-    from onnx import numpy_helper
-
-    size, buffer = SPEC.appearance_size, io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is a newer exporter
-        torch.onnx.export(
-            _Embedding(net).eval(),
-            (torch.zeros(1, 1, size, size),),
-            buffer,  # type: ignore[arg-type]  # a stub's oversight: a buffer will do
-            input_names=["face"],
-            output_names=["embedding"],
-            dynamic_axes={"face": {0: "B"}, "embedding": {0: "B"}},
-            opset_version=18,
-            dynamo=False,
-        )
-    model = onnx.load_from_string(buffer.getvalue())
-    # Half the size: weights are rounded to 16 bits and widened again when the model is loaded.
-    casts = []
-    for weight in list(model.graph.initializer):
-        values = numpy_helper.to_array(weight)
-        if values.dtype == np.float32 and values.size > 64:
-            half = numpy_helper.from_array(values.astype(np.float16), weight.name + ".half")
-            model.graph.initializer.remove(weight)
-            model.graph.initializer.append(half)
-            casts.append(onnx.helper.make_node("Cast", [half.name], [weight.name], to=1))
-    for k, node in enumerate(casts):
-        model.graph.node.insert(k, node)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ class Options:
         metavar="FILE.pth", positional=True, help="state_dict saved by the published code"
     )
     dataset: str = option(choices=("mosi", "mosei"), help="the data set it was trained on")
-    layout: str = option(choices=("aligned", "unaligned"), help="how the modalities are sampled")
+    layout: str = option(
+        choices=("aligned", "unaligned"), help="whether the modalities are aligned"
+    )
     bert: str | None = option(
         None,
         metavar="NAME_OR_FOLDER",
@@ -71,7 +73,7 @@ def import_reference(options: Options) -> DMD:
     """Convert and write; raises DmdLiveError for a file that is not what the options say."""
     path, out = Path(options.file), Path(options.out)
     if (out / "checkpoint.json").exists():
-        raise UsageError(f"{out}: holds a checkpoint already; take another --out")
+        raise UsageError(f"{out}: already holds a checkpoint; pass another --out")
     weights = _read(path)
     settings = _settings(options, weights)
     language, tokenizer = _language(options, weights)
@@ -161,17 +163,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror or error}; name a .pth file") from error
+        raise BundleError(f"{path}: {error.strerror or error}; pass a .pth file") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise BundleError(
-            f"{path}: not a file of tensors alone, so it is not loaded; save model.state_dict()"
+            f"{path}: holds more than tensors, so it is not loaded; save model.state_dict()"
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
         raise BundleError(f"{path}: not a state_dict; save model.state_dict() of the DMD model")
     missing = {"proj_l.weight", "encoder_c.weight", "weight_c.weight", "out_layer.weight"}
     missing -= weights.keys()
     if missing:
-        raise BundleError(f"{path}: not of the published DMD: lacks {', '.join(sorted(missing))}")
+        raise BundleError(
+            f"{path}: not from the published DMD: it lacks {', '.join(sorted(missing))}"
+        )
     return dict(weights)
 
 
@@ -197,7 +201,7 @@ def _language(
         return None, None
     if options.bert is None:
         raise UsageError(
-            f"{options.file}: holds a BERT; name it by --bert, such as --bert bert-base-uncased"
+            f"{options.file}: holds a BERT; name it with --bert, such as --bert bert-base-uncased"
         )
     from transformers import AutoConfig
 

@@ -77,7 +77,7 @@ def share(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return batch
     n, n_processes = len(batch["emotion"]), dist.get_world_size()
     if n % n_processes:
-        raise UsageError(f"a batch of {n} does not divide among {n_processes} processes")
+        raise UsageError(f"a batch of {n} cannot be divided equally among {n_processes} processes")
     size = n // n_processes
     begin = dist.get_rank() * size
     return {name: tensor[begin : begin + size] for name, tensor in batch.items()}

@@ -1,4 +1,7 @@
-"""The plots of a run's report: each is drawn for light and for dark paper."""
+"""The plots of a run's report: each is drawn for light and for dark paper.
+
+Longer than 300 lines: it is one list of plots, which share their colours.
+"""
 
 import io
 import warnings

@@ -64,14 +64,14 @@ class Options:
         choices=("auto", "vosk", "moonshine", "none"),
         help="speech-to-text for clips without text",
     )
-    workers: int = option(os.cpu_count() or 1, metavar="N", help="processes that work side by side")
+    workers: int = option(os.cpu_count() or 1, metavar="N", help="number of processes")
     ray: str | None = option(
         None,
         metavar="ADDRESS",
-        help="work on a Ray cluster: its address, auto, or local; its machines need this checkout, "
+        help="use a Ray cluster: its address, auto, or local; its machines need this checkout, "
         "the recordings and --out under the same paths",
     )
-    skip_missing: bool = option(False, help="go on without the files that are not there")
+    skip_missing: bool = option(False, help="go on without missing files")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def main() -> int:
     options = parse(Options, None, prog="python -m train.prepare")
     try:
         if (options.manifest is None) == (options.data is None):
-            raise UsageError("give one of --manifest CSV and --data DIR")
+            raise UsageError("pass either --manifest CSV or --data DIR")
         if options.manifest is not None:
             prepare_recordings(
                 Path(options.manifest),

@@ -1,8 +1,8 @@
-"""From one's own recordings to shards of features, by the runtime's own code.
+"""From your own recordings to shards of features, by the runtime's own code.
 
-Every clip becomes a file of its own below `parts/`, so that a run that was killed goes on where it
-was; the shards are put together from them at the end, in the order of the manifest, so that they
-are the same however often it was killed.
+Every clip becomes a file of its own below `parts/`, so that a killed run can go on where it
+stopped. The shards are put together from these files at the end, in the order of the manifest: they
+are the same however often the run was killed.
 """
 
 import csv
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -20,34 +20,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import SPEC
-from runtime.features.text import TextFeatures
-from runtime.features.vision import VisionFeatures
-from runtime.sources.base import AudioChunk, Packet
-from runtime.sources.file import FileSource
 from runtime.speech import open_recogniser
 from runtime.speech.base import SpeechToText
-from runtime.speech.understood import sensible
-from runtime.speech.vad import VoiceActivity
-from runtime.store import models
-from runtime.store.bundle import DEFAULT
-from runtime.utterances.segmenter import Segment, Segmenter
-from runtime.utterances.timeline import ALONE, Timeline, alone
 
+from .clips import VERSION, extract
 from .data import manifest
 from .data.corpora import SPLITS, DataError
 from .data.manifest import Clip
 from .data.shards import Item, read_items, write_index, write_items
 
-__all__ = ["extract", "prepare_recordings"]
+__all__ = ["prepare_recordings"]
 
 _PER_SHARD = 256
-_KILLED = "its decoding killed the process"
-_VERSION = 1  # part of every part's name: raise it when this file makes other rows
+_KILLED = "decoding it killed the process"
 
 
 def prepare_recordings(
@@ -61,7 +50,9 @@ def prepare_recordings(
     found = manifest.read(table)
     if found.missing and not skip_missing:
         more = f" ({len(found.missing)} in all)" if len(found.missing) > 1 else ""
-        raise DataError(f"{table}: {found.missing[0]}{more}; mend it, or pass --skip-missing")
+        raise DataError(
+            f"{table}: {found.missing[0]}{more}; correct the table, or pass --skip-missing"
+        )
     for name in found.shared_speakers:
         print(f"train.prepare: warning: {name} is in more than one split", file=sys.stderr)
     keys = [_key(clip, stt) for clip in found.clips]
@@ -82,115 +73,6 @@ def prepare_recordings(
         print(f"going on: {len(keys) - len(todo)} of {len(keys)} clips are done")
     _work(todo, n_workers, ray)
     _assemble(found, keys, out, identity)
-
-
-def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
-    """The utterances of a clip: one, or with speech-to-text, as the device would cut it, several
-    where it is longer than an utterance may be. Raises DmdLiveError when it holds none."""
-    with FileSource(clip.path) as source:
-        timeline, cut = Timeline(), _Cutter()
-        end_s, items = clip.start_s, []
-        for packet in _inside(source.packets(), clip):
-            if isinstance(packet, AudioChunk):
-                timeline.add_audio(packet.start_s, packet.samples)
-                end_s = max(end_s, packet.start_s + len(packet.samples) / SPEC.sample_rate_hz)
-                if not clip.text:
-                    for segment in cut.push(packet):
-                        items += _item(clip, segment, timeline, speech_to_text)
-            else:
-                timeline.add_vision(packet.time_s, alone(_networks().row(packet.rgb)))
-                end_s = max(end_s, packet.time_s)
-    whole = Segment(clip.start_s, min(end_s, clip.end_s))
-    if whole.end_s - whole.start_s <= SPEC.max_utterance_s:
-        return _item(clip, whole, timeline, speech_to_text)
-    if clip.text:
-        raise DataError(
-            f"{end_s - clip.start_s:.1f} s long: an utterance has at most "
-            f"{SPEC.max_utterance_s:g} s; split it, or leave its text empty"
-        )
-    for segment in cut.flush():
-        items += _item(clip, segment, timeline, speech_to_text)
-    if not items:
-        raise DataError("nobody speaks in it")
-    return items
-
-
-class _Cutter:
-    """Finds utterances as the device does."""
-
-    def __init__(self) -> None:
-        self._voice = VoiceActivity()
-        self._segmenter: Segmenter | None = None
-        self._rest = np.zeros(0, np.float32)
-
-    def push(self, chunk: AudioChunk) -> list[Segment]:
-        size = VoiceActivity.CHUNK
-        if self._segmenter is None:
-            self._segmenter = Segmenter(size / SPEC.sample_rate_hz, chunk.start_s)
-        samples = np.concatenate([self._rest, chunk.samples])
-        n = len(samples) // size * size
-        self._rest = samples[n:]
-        found = [
-            self._segmenter.push(self._voice.probability(piece))
-            for piece in samples[:n].reshape(-1, size)
-        ]
-        return [segment for segment in found if segment is not None]
-
-    def flush(self) -> list[Segment]:
-        last = self._segmenter.flush() if self._segmenter else None
-        return [last] if last else []
-
-
-def _inside(packets: Iterator[Packet], clip: Clip) -> Iterator[Packet]:
-    """What lies between the clip's start and end; chunks of sound are trimmed."""
-    for packet in packets:
-        if not isinstance(packet, AudioChunk):
-            if clip.start_s <= packet.time_s < clip.end_s:
-                yield packet
-            continue
-        if packet.start_s >= clip.end_s:
-            return
-        begin, end = (
-            max(0, round((t - packet.start_s) * SPEC.sample_rate_hz))
-            for t in (clip.start_s, min(clip.end_s, packet.start_s + 60.0))
-        )
-        samples = packet.samples[begin:end]
-        if len(samples):
-            yield AudioChunk(start_s=packet.start_s + begin / SPEC.sample_rate_hz, samples=samples)
-
-
-def _item(
-    clip: Clip, segment: Segment, timeline: Timeline, speech_to_text: SpeechToText | None
-) -> list[Item]:
-    samples = timeline.samples(segment.start_s, segment.end_s)
-    text = clip.text
-    if not text and speech_to_text is not None and len(samples):
-        heard = speech_to_text.transcribe(samples, segment.start_s)
-        words = sensible(heard, _tokenizer(), segment.end_s - segment.start_s).words
-        text = " ".join(word.text for word in words)
-    n_pieces = len(_tokenizer().ids(text)) if text else 0
-    if n_pieces > SPEC.max_pieces:
-        raise DataError(f"{n_pieces} word pieces of text; {SPEC.max_pieces} fit; split the clip")
-    audio = np.zeros((0, SPEC.audio_dim), np.float32)
-    if len(samples):
-        audio = timeline.audio_rows(segment.start_s, segment.end_s)
-    vision = timeline.vision_rows(segment.start_s, segment.end_s, ALONE)
-    if not vision[:, -1].any():  # no face: absent, as on the device
-        vision = vision[:0]
-    if not (text or len(audio) or len(vision)):
-        raise DataError("neither words, sound nor a face in it")
-    return [
-        Item(
-            id=f"{clip.path.stem}_{segment.start_s:.3f}_{segment.end_s:.3f}",
-            text=text,
-            audio=audio,
-            vision=vision,
-            sentiment=clip.sentiment,
-            emotion=clip.emotion,
-            speaker=clip.speaker,
-            text_from="manifest" if clip.text else "stt",
-        )
-    ]
 
 
 def _do(task: tuple[Clip, str, str]) -> None:
@@ -296,7 +178,7 @@ def _assemble(found: manifest.Manifest, keys: list[str], out: Path, identity: st
             close(split)
     failures += [{"path": line.split(": ")[1], "reason": "no such file"} for line in found.missing]
     if not any(shards.values()):
-        raise DataError(f"no clip could be used; the first: {failures[0]['reason']}")
+        raise DataError(f"no clip could be used; the first failed because: {failures[0]['reason']}")
     _write_failures(out / "failures.csv", failures)
     about = {"identity": identity, "n_clips": len(keys), "n_failed": len(failures)}
     write_index(out, shards, about)
@@ -319,7 +201,7 @@ def _key(clip: Clip, stt: str) -> str:
     """Name of a clip's part: it changes with the row, the file, the features and this code."""
     stat = clip.path.stat()
     row = {name: str(value) for name, value in asdict(clip).items()}
-    content = [_VERSION, SPEC.sha256(), stt, row, stat.st_size, stat.st_mtime_ns]
+    content = [VERSION, SPEC.sha256(), stt, row, stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
@@ -336,15 +218,5 @@ def _is_done(out: Path, identity: str) -> bool:
 
 
 @cache
-def _networks() -> VisionFeatures:
-    return VisionFeatures(models.resolve("face-landmarker"))
-
-
-@cache
 def _recogniser(stt: str) -> SpeechToText | None:
     return open_recogniser(stt)
-
-
-@cache
-def _tokenizer() -> TextFeatures:
-    return TextFeatures(DEFAULT / "tokenizer.json")

@@ -26,9 +26,13 @@ class Options:
     """Write an HTML page with plots of a finished training run."""
 
     run: str = option(metavar="RUN", positional=True, help="the folder that train.run wrote")
-    out: str | None = option(None, metavar="FILE", help="the page; default: report.html in RUN")
+    out: str | None = option(
+        None, metavar="FILE", help="the page to write; default: report.html in RUN"
+    )
     utterance: str | None = option(
-        None, metavar="ID", help="whose crossmodal attention is drawn; default: the first kept"
+        None,
+        metavar="ID",
+        help="utterance whose crossmodal attention is drawn; default: the first one kept",
     )
 
 
@@ -49,7 +53,9 @@ def write(options: Options) -> Path:
     info = _read(run)
     found = analysis.load(run)
     if found.arrays["probabilities"].shape[1] != len(info["emotions"]):
-        raise BundleError(f"{run}: {analysis.FILE} is of another run; train again with --restart")
+        raise BundleError(
+            f"{run}: {analysis.FILE} belongs to another run; train again with --restart"
+        )
     k = _pick(found.shown, options.utterance)
     out = Path(options.out) if options.out else run / "report.html"
     if not out.parent.is_dir():
@@ -70,7 +76,7 @@ def _read(run: Path) -> dict[str, Any]:
     path = run / "checkpoint.json"
     if not path.exists():
         if (run / "state" / "last.pt").exists():
-            raise UsageError(f"{run}: not finished; give the same train.run command again first")
+            raise UsageError(f"{run}: not finished; run the same train.run command again first")
         raise UsageError(f"{run}: not a training run (no checkpoint.json); pass train.run's --out")
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +96,7 @@ def _read(run: Path) -> dict[str, Any]:
 def _pick(shown: tuple[Shown, ...], wanted: str | None) -> int:
     ids = [utterance.id for utterance in shown]
     if wanted is not None and wanted not in ids:
-        raise UsageError(f"--utterance {wanted}: not kept; there are {', '.join(ids)}")
+        raise UsageError(f"--utterance {wanted}: not kept; these are: {', '.join(ids)}")
     return 0 if wanted is None else ids.index(wanted)
 
 

@@ -1,4 +1,7 @@
-"""The sections of a run's report: what is shown, and the sentence that says how to read it."""
+"""The sections of a run's report: what is shown, and the sentence that says how to read it.
+
+Longer than 300 lines: it is one list of sections, in the order of the page.
+"""
 
 from collections.abc import Sequence
 from typing import Any, TypeGuard

@@ -2,7 +2,7 @@
 
 1. `OUT/teacher`: a DMD whose language branch is a large encoder.
 2. `OUT/language`: a small encoder that learns from the teacher's (`train/distill.py`).
-3. `OUT/student`: a DMD with the small encoder, which learns from the teacher DMD as well.
+3. `OUT/student`: a DMD with the small encoder, which also learns from the teacher DMD.
 
 `OUT/plain` is the same student without any of this, for comparison. Each stage can be interrupted:
 the same command goes on, and what is finished is kept.
@@ -23,6 +23,7 @@ from .config import Config
 from .data import corpora
 from .models.language import locate
 from .provenance import commit, write_json
+from .reader import Reader, readable
 from .state import finished
 from .teacher import Teacher
 
@@ -32,7 +33,7 @@ __all__ = ["train_stages"]
 def train_stages(settings: Config, options: training.Options) -> None:
     """Run the stages that are missing, then write and print the table. Raises DmdLiveError."""
     if options.data_format != "corpora" or options.teacher is None:
-        raise UsageError("--teacher needs sentences: the corpora of --data-format corpora")
+        raise UsageError("--teacher needs sentences: use --data-format corpora")
     out = Path(options.out)
     if options.restart and parallel.is_first():
         for name in ("teacher", "language", "student", "plain"):
@@ -93,10 +94,10 @@ def _distil(settings: Config, options: training.Options) -> None:
         texts = list(dict.fromkeys(texts))
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(settings.seed))
         chosen = [texts[int(k)] for k in order[: settings.distill.n_sentences]]
-        sentences = distill.readable(chosen, (tokenizer, own))
+        sentences = readable(chosen, (tokenizer, own))
         model = teacher.model.to(training.device(options.device))
         done = distill.distil(
-            distill.Reader(model, tokenizer, precision=settings.optim.precision),
+            Reader(model, tokenizer, precision=settings.optim.precision),
             distill.new_student(settings.model.language, sentences, settings.distill),
             sentences,
             settings,

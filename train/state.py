@@ -31,7 +31,7 @@ def finished(out: Path, settings: Config) -> bool:
         return False
     if info.get("asked_sha256") != settings.sha256():
         raise UsageError(
-            f"{out}: holds a finished run of another configuration; take another --out"
+            f"{out}: holds a finished run of another configuration; pass another --out"
         )
     return True
 
@@ -63,14 +63,14 @@ class RunState:
         if restart:
             shutil.rmtree(state.folder, ignore_errors=True)
         elif (out / "checkpoint.json").exists() and not state.folder.exists():
-            raise UsageError(f"{out}: holds a finished run; take another --out, or --restart")
+            raise UsageError(f"{out}: holds a finished run; pass another --out, or --restart")
         path = state.folder / "last.pt"
         if path.exists():
             state.loaded = torch.load(path, map_location="cpu", weights_only=True)
             if state.loaded["identity"] != state.identity:
                 raise UsageError(
                     f"{out}: holds an interrupted run of another configuration; finish that one, "
-                    "take another --out, or --restart"
+                    "pass another --out, or --restart"
                 )
             for name in _KEPT:
                 setattr(state, name, state.loaded[name])

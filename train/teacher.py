@@ -1,7 +1,7 @@
 """A trained DMD that teaches another one by soft targets.
 
-`python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher of
-words read sentences once and keeps the sentiments it sees in them, for `train.run --taught`.
+`python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher read
+all sentences once and keeps the sentiments that it finds, for `train.run --taught`.
 """
 
 import hashlib
@@ -39,10 +39,12 @@ class Options:
     checkpoint: str = option(metavar="DIR", help="the teacher: what train.run wrote")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     corpora: str = option(
-        "mosi mosei vader/movieReviewSnippets", metavar="NAMES", help="whose training sentences"
+        "mosi mosei vader/movieReviewSnippets",
+        metavar="NAMES",
+        help="corpora whose training sentences are read",
     )
     out: str = option("taught.safetensors", metavar="FILE", help="where the sentiments go")
-    threads: int = option(2, metavar="N", help="of torch, whose sums round by their number")
+    threads: int = option(2, metavar="N", help="threads of torch; results depend on their number")
 
 
 def main() -> int:

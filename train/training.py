@@ -1,7 +1,7 @@
 """One training run: data, model, epochs with early stopping, calibration, test, checkpoint.
 
-Reads top to bottom. Interrupted at any moment, the same call goes on after the last finished epoch
-and ends with the same result.
+After an interruption at any moment, the same call goes on after the last finished epoch and ends
+with the same result.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +30,7 @@ from .data.compose import Composer
 from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .judging import Judge, calibrate, validate
-from .loop import (
-    Batch,
-    hide,
-    optimiser,
-    train_epoch,
-)
+from .loop import Batch, hide, optimiser, train_epoch
 from .losses import TrainingDMD
 from .models.dmd import DMD
 from .models.language import LanguageEncoder, load_frozen, load_pretrained
@@ -62,8 +58,8 @@ class Options:
     )
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
-    cache: str = option("build/features", metavar="DIR", help="extracted features, made once")
-    seed: int | None = option(None, metavar="N", help="instead of the configuration's seed")
+    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
+    seed: int | None = option(None, metavar="N", help="replaces the configuration's seed")
     seeds: int = option(1, metavar="N", help="train N seeds into DIR/seed-K; mean and deviation")
     device: str = option("cpu", help="cpu, cuda or cuda:N")
     set: str | None = option(
@@ -79,16 +75,16 @@ class Options:
         "teacher with it, distil the small encoder, train the student (train/stages.py)",
     )
     teacher_checkpoint: str | None = option(
-        None, metavar="DIR", help="checkpoint of a teacher DMD that there is: soft targets only"
+        None, metavar="DIR", help="checkpoint of an existing teacher DMD, for soft targets only"
     )
     taught: str | None = option(
-        None, metavar="FILE", help="sentiments that a teacher read: what train.teacher wrote"
+        None, metavar="FILE", help="sentiments of a teacher, as train.teacher writes them"
     )
     start: str | None = option(
-        None, metavar="DIR", help="begin with the weights of this checkpoint, of an equal model"
+        None, metavar="DIR", help="begin with the weights of this checkpoint, of the same model"
     )
-    tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
-    restart: bool = option(False, help="forget an interrupted or finished run in --out")
+    tensorboard: bool = option(False, help="also log every epoch to DIR/tensorboard")
+    restart: bool = option(False, help="discard an interrupted or finished run in --out")
 
 
 def train(settings: Config, options: Options) -> None:
@@ -138,11 +134,7 @@ def train(settings: Config, options: Options) -> None:
             pictured = analysis.collect(
                 model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
             )
-        out.mkdir(parents=True, exist_ok=True)
-        analysis.save(out, pictured)
-        checkpoint.save(out, dmd, settings, tokenizer, info)
-        _print_table(metrics["test"])
-        print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
+        _write(out, dmd, settings, tokenizer, info, pictured)
     state.close()
 
 
@@ -232,7 +224,7 @@ def _run_epochs(
     optim = settings.optim
     n_batches = corpus.n_training // optim.batch_size
     if n_batches < optim.accumulate:
-        raise UsageError(f"{corpus.n_training} training utterances do not fill one step")
+        raise UsageError(f"{corpus.n_training} training utterances do not fill one training step")
     adam, schedule = optimiser(model, optim, optim.epochs * (n_batches // optim.accumulate))
     state.restore(model, adam, schedule)
     parallel_model = parallel.wrap(model)
@@ -268,6 +260,21 @@ def _training_batches(
         rng = np.random.default_rng((settings.seed, epoch, k, 1))
         batch = hide(collate(utterances), settings.data.modality_dropout, rng)
         yield batch, None if teacher is None else teacher(utterances)
+
+
+def _write(
+    out: Path,
+    dmd: DMD,
+    settings: Config,
+    tokenizer: Path | None,
+    info: dict[str, Any],
+    pictured: analysis.Analysis,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    analysis.save(out, pictured)
+    checkpoint.save(out, dmd, settings, tokenizer, info)
+    _print_table(info["metrics"]["test"])
+    print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
 
 
 def _print_table(rows: dict[str, dict[str, float]]) -> None:

@@ -1,10 +1,11 @@
-"""A checkpoint to export."""
+"""A checkpoint to export, and its bundle."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from export import graph
 from train import checkpoint
 from train.config import Config, ModelConfig
 from train.data.corpora import EMOTIONS
@@ -36,4 +37,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Pat
     folder = tmp_path_factory.mktemp("checkpoint")
     info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": CALIBRATION}
     checkpoint.save(folder, dmd, settings, tokenizer_json, info)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def traced(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint's bundle with fp32 alone, which takes long to trace: copy it, do not write."""
+    folder = tmp_path_factory.mktemp("traced") / "bundle"
+    graph.write_bundle(checkpoint.load(saved), folder)
     return folder

@@ -78,8 +78,11 @@ def test_mistakes_are_one_line(
         (command(shipped, saved, out), "was not exported from this checkpoint"),
         (command(shipped, tmp_path / "none", out), "no checkpoint"),
         (command(tmp_path / "none", saved, out), "not a bundle"),
-        (command(shipped, saved, out, "--reference", str(tmp_path)), "no checkout of mdswyz/DMD"),
-        (command(shipped, saved, out, "--threads", "0"), "--threads and --runs are 1 at least"),
+        (
+            command(shipped, saved, out, "--reference", str(tmp_path)),
+            "not a checkout of mdswyz/DMD",
+        ),
+        (command(shipped, saved, out, "--threads", "0"), "--threads and --runs must be at least 1"),
     ):
         assert bench.main(arguments) == 2
         told = capsys.readouterr()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export import bundle as writer
-from export import graph, parity, quantize
+from export import certificate, graph, quantize
 from export.recipes import Maker
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
@@ -26,10 +26,9 @@ from train.data.utterance import Utterance
 
 
 @pytest.fixture(scope="module")
-def exported(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its bundle, with fp32 and int8."""
-    folder = tmp_path_factory.mktemp("export") / "bundle"
-    graph.write_bundle(checkpoint.load(saved), folder)
+def exported(traced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model's bundle, with fp32 and int8."""
+    folder = Path(shutil.copytree(traced, tmp_path_factory.mktemp("export") / "bundle"))
     judge = quantize.Judge(Bundle.load(folder, "fp32").model, utterances(8))
     with pytest.MonkeyPatch.context() as patch:  # this model has small products only
         patch.setattr("export.recipes._SMALL", 0)
@@ -99,13 +98,13 @@ def test_int8_is_smaller_and_close(exported: Path) -> None:
     assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
 
 
-def test_every_word_keeps_a_scale_of_its_own(saved: Path, tmp_path: Path) -> None:
-    source = checkpoint.load(saved)
-    with torch.no_grad():  # one word is a thousand times as loud as all others
-        words = source.model.language.encoder.get_input_embeddings().weight
-        words[7] *= 1_000.0
-    graph.export_graph(source.model, tmp_path / "fp32.onnx")
-    fp32 = (tmp_path / "fp32.onnx").read_bytes()
+def test_every_word_keeps_a_scale_of_its_own(traced: Path, tmp_path: Path) -> None:
+    model = onnx.load(traced / "model.fp32.onnx")
+    (words,) = (i for i in model.graph.initializer if i.dims == [30_522, 24])
+    values = onnx.numpy_helper.to_array(words).copy()
+    values[7] *= 1_000.0  # one word is a thousand times as loud as all others
+    words.CopyFrom(onnx.numpy_helper.from_array(values, words.name))
+    fp32 = model.SerializeToString()
     maker = Maker(fp32, "int8-dynamic", "minmax", utterances(4), tmp_path)
     engines = [OrtEngine(model, precision="int8") for model in (fp32, maker.make(maker.parts))]
     stored = {i.name: i for i in onnx.load_from_string(maker.make([])).graph.initializer}
@@ -168,9 +167,14 @@ def test_qdq_pairs_are_of_weights_and_what_they_multiply_alone(
     assert not any("QuantizeLinear" in n.op_type for n in none.node)
 
 
-def test_a_model_over_the_budget_is_refused_and_not_written(saved: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    graph.write_bundle(checkpoint.load(saved), folder)
+def test_a_model_over_the_budget_is_refused_and_not_written(
+    traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Maker(
+        (traced / "model.fp32.onnx").read_bytes(), "fp16", "minmax", utterances(1), tmp_path
+    ).parts
+    monkeypatch.setattr(Maker, "parts", parts[::5])  # each of them is tried by itself
+    folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     judge = quantize.Judge(Bundle.load(folder, "fp32").model, utterances(8))
     with pytest.raises(UsageError, match="points"):
         quantize.quantize(folder, "fp16", utterances(6), judge, budget=-1.0)
@@ -237,15 +241,15 @@ def test_a_model_without_certificate_is_published_only_as_such(
 
 
 def test_engines_of_a_gpu_are_certified_beside_the_models() -> None:
-    def row(model: str, accuracy: float) -> parity.Row:
+    def row(model: str, accuracy: float) -> certificate.Row:
         found = {"accuracy": accuracy}
-        return parity.Row(
+        return certificate.Row(
             subset="text", model=model, metrics=found, change={}, max_difference=0.0,
             mean_difference=0.0, same_emotion=1.0,
         )  # fmt: skip
 
     rows = [row("torch", 0.8), row("fp32", 0.8), row("rtx fp16", 0.802), row("tensorrt int8", 0.7)]
-    made = parity.certify(rows, {"fp32": "abc"}, budget=0.5)
+    made = certificate.certify(rows, {"fp32": "abc"}, budget=0.5)
     assert made["models"] == {"fp32": {"sha256": "abc", "passed": True, "against": "torch",
                                        "largest_change_points": 0.0, "metric": "accuracy",
                                        "subset": "text"}}  # fmt: skip

@@ -8,7 +8,6 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from export import fusions, graph
-from train import checkpoint
 
 _DIM = 6
 
@@ -77,9 +76,9 @@ def test_a_normalisation_that_stands_alone_is_left_alone() -> None:
     assert model.SerializeToString() == before
 
 
-def test_the_model_s_graph_normalises_an_input_once(saved: Path, tmp_path: Path) -> None:
-    graph.export_graph(checkpoint.load(saved).model, tmp_path / "fp32.onnx")
-    nodes = onnx.load(tmp_path / "fp32.onnx").graph.node
+def test_the_model_s_graph_normalises_an_input_once(traced: Path, tmp_path: Path) -> None:
+    fp32 = traced / "model.fp32.onnx"
+    nodes = onnx.load(fp32).graph.node
     norms = [n.input[0] for n in nodes if n.op_type == "LayerNormalization"]
     assert len(norms) == len(set(norms))
     merged = {n.name.split(".merged")[0] for n in nodes if n.name.endswith("/MatMul")}
@@ -88,7 +87,7 @@ def test_the_model_s_graph_normalises_an_input_once(saved: Path, tmp_path: Path)
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 4
-    ort.InferenceSession(str(tmp_path / "fp32.onnx"), options, providers=["CPUExecutionProvider"])
+    ort.InferenceSession(str(fp32), options, providers=["CPUExecutionProvider"])
     kinds = {n.op_type for n in onnx.load(tmp_path / "fused.onnx").graph.node}
     assert "Erf" not in kinds
     assert kinds & {"Gelu", "BiasGelu"}

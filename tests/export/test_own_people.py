@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from export import evaluate
-from export.evaluate import Options, sentiment_scores
+from export.evaluate import Options
+from export.scores import sentiment_scores
 from runtime.errors import UsageError
 
 KEYS = {"n", "accuracy", "uar", "macro_f1", "ece", "uncertain", "sure_and_wrong", "false_alarms",
@@ -77,9 +78,12 @@ def test_everything_is_measured_and_named(
     assert "false_alarms" in printed.out
 
 
-def test_a_session_of_all_voices_hears_them_against_one_another(people: Path) -> None:
-    alone = evaluate.run(Options(data=str(people)))["voices"]
-    together = evaluate.run(Options(data=str(people), session="folder"))["voices"]
+def test_a_session_of_all_voices_hears_them_against_one_another(
+    people: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "voices").symlink_to(people / "voices")
+    alone = evaluate.run(Options(data=str(tmp_path)))["voices"]
+    together = evaluate.run(Options(data=str(tmp_path), session="folder"))["voices"]
     assert alone["n"] == together["n"]
     assert alone["ece"] != together["ece"]
 
@@ -91,7 +95,10 @@ def test_a_session_of_all_voices_hears_them_against_one_another(people: Path) ->
         (lambda folder: (folder / "voices" / "bored").mkdir(parents=True), ""),
         (lambda folder: (folder / "texts.csv").write_text("words\nhello\n"), "needs columns text"),
         (lambda folder: (folder / "texts.csv").write_text("text,emotion\nhi,bored\n"), "'bored'"),
-        (lambda folder: (folder / "texts.csv").write_text("text,sentiment\nhi,x\n"), "no number"),
+        (
+            lambda folder: (folder / "texts.csv").write_text("text,sentiment\nhi,x\n"),
+            "no number",
+        ),
         (lambda folder: (folder / "texts.csv").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
     ],
 )
@@ -99,7 +106,7 @@ def test_mistakes_are_one_line(tmp_path: Path, make: object, message: str) -> No
     make(tmp_path)  # type: ignore[operator]
     if (tmp_path / "voices").exists():
         (tmp_path / "voices" / "bored" / "a.wav").write_bytes(b"")
-        message = "'bored' is no emotion"
+        message = "'bored' is not an emotion"
     with pytest.raises(UsageError, match=message) as raised:
         evaluate.run(Options(data=str(tmp_path)))
     assert "\n" not in str(raised.value)

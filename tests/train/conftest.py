@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from export import graph
 from runtime.features.vision import VisionFeatures
 from runtime.store import models
-from train import config, run
+from train import checkpoint, config, run
 
 # Subjects that the hash puts into each split of CK+.
 FACES = {"train": "S010", "valid": "S013", "test": "S014"}
@@ -102,3 +103,11 @@ def trained(
     options = run.Options(data=str(data), out=str(out), cache=str(data / "cache"))
     run.train(config.load(root / "configs" / "quick.toml", settings), options)
     return out
+
+
+@pytest.fixture(scope="session")
+def traced(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle with fp32 alone, which takes long to trace: copy it, do not write."""
+    folder = tmp_path_factory.mktemp("traced") / "bundle"
+    graph.write_bundle(checkpoint.load(trained), folder)
+    return folder

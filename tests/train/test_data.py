@@ -17,8 +17,8 @@ from train.config import Config, DataConfig
 from train.data import corpora
 from train.data.commands import commands
 from train.data.compose import Composer
+from train.data.compose.faces import Faces, moving_face
 from train.data.corpora import EMOTIONS, NEUTRAL, DataError
-from train.data.faces import Faces, moving_face
 from train.data.open import compose
 from train.data.prototypes import prototypes
 from train.data.utterance import Utterance, collate

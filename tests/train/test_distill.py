@@ -12,8 +12,8 @@ from runtime.errors import UsageError
 from runtime.features.text import TextFeatures, normalise
 from train import checkpoint, distill, run
 from train.config import Config, DistillConfig, ModelConfig
+from train.data.compose.spoken import Spoken, soundex
 from train.data.corpora import EMOTIONS
-from train.data.spoken import Spoken, soundex
 from train.models.dmd import DMD
 from train.models.language import (
     FrozenLanguage,
@@ -22,6 +22,7 @@ from train.models.language import (
     load_pretrained,
 )
 from train.models.vocabulary import prune
+from train.reader import Reader
 from train.teacher import Teacher
 
 SENTENCES = [
@@ -46,7 +47,7 @@ def encoder(kind: str = "bert", width: int = 24, n_layers: int = 2) -> LanguageE
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
 def test_what_is_read_is_by_word(tokenizer_json: Path, kind: str) -> None:
-    reader = distill.Reader(encoder(kind).eval(), tokenizer_json)
+    reader = Reader(encoder(kind).eval(), tokenizer_json)
     with torch.no_grad():
         sight = reader(["unbelievably disgusting", "no"])
         alone = reader(["no"])
@@ -90,7 +91,7 @@ def student_folder(tmp_path: Path, tokenizer_json: Path) -> Path:
 def lesson(
     student_folder: Path, tokenizer_json: Path, out: Path, settings: Config
 ) -> list[dict[str, float]]:
-    teacher = distill.Reader(teacher_dmd(), tokenizer_json)
+    teacher = Reader(teacher_dmd(), tokenizer_json)
     before = {n: t.clone() for n, t in teacher.language.state_dict().items()}
     student = distill.new_student(str(student_folder), SENTENCES, settings.distill)
     history = distill.distil(teacher, student, SENTENCES, settings, out)
@@ -141,7 +142,7 @@ def test_a_dmd_says_of_sentences_what_it_says_of_text_alone(
                     {"emotions": list(EMOTIONS)})  # fmt: skip
     teacher = Teacher(tmp_path, torch.device("cpu"))
     with torch.no_grad():
-        soft = distill.Reader(dmd, tokenizer_json)(SENTENCES).soft
+        soft = Reader(dmd, tokenizer_json)(SENTENCES).soft
     utterances = teacher.read(SENTENCES)
     torch.testing.assert_close(soft, teacher(utterances)[:, 1:], atol=1e-5, rtol=1e-4)
     fresh = teacher(utterances)

@@ -237,7 +237,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run: Path, tmp_path: Path) -> N
         (damaged / "checkpoint.json").write_text(content)
         refused(damaged, "damaged", BundleError)
     (damaged / "checkpoint.json").write_text(json.dumps({**info, "emotions": ["joy"]}))
-    refused(damaged, "of another run", BundleError)
+    refused(damaged, "belongs to another run", BundleError)
 
 
 def test_the_command_says_a_mistake_in_one_line(

@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export import bundle as writer
-from export import graph, measure, parity, quantize
+from export import measure, parity, quantize
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
 from runtime.store.bundle import Bundle
-from train import checkpoint, config, run
+from train import config, run
 from train.data.corpora import DataError
 
 
@@ -108,14 +108,14 @@ def test_the_configuration_says_how_many_threads(root: Path, tmp_path: Path) -> 
 def test_from_checkpoint_to_events(
     data: Path,
     trained: Path,
+    traced: Path,
     demo: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("export.recipes._SMALL", 0)  # this model has small products only
-    folder = tmp_path / "bundle"
-    graph.write_bundle(checkpoint.load(trained), folder)
+    folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     where = {"bundle": str(folder), "data": str(data), "cache": str(data / "cache")}
     quantize.run(quantize.Options(**where, budget=1e6))
     rows = parity.run(parity.Options(**where, checkpoint=str(trained), split="test", budget=0.01))
@@ -147,10 +147,9 @@ def test_from_checkpoint_to_events(
 
 
 def test_the_fastest_form_is_the_one_that_is_loaded(
-    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "bundle"
-    graph.write_bundle(checkpoint.load(trained), folder)
+    folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     where = {"bundle": str(folder), "data": str(data), "cache": str(data / "cache")}
     quantize.run(quantize.Options(**where, recipe="auto", budget=1e6))
     told = re.search(r"fastest first: (\S+) ", capsys.readouterr().out)
@@ -162,10 +161,9 @@ def test_the_fastest_form_is_the_one_that_is_loaded(
 
 
 def test_each_corpus_is_measured_alone(
-    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, trained: Path, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "bundle"
-    graph.write_bundle(checkpoint.load(trained), folder)
+    folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     where = {"data": str(data), "cache": str(data / "cache")}
     teacher = _with_other_pieces(trained, tmp_path / "teacher")
     lines = measure.run(

@@ -134,5 +134,5 @@ def _read(
     found = [item for name in chosen for item in readers[name](data)]
     if chosen and not found:
         names = ", ".join(CORPORA[name] for name in chosen)
-        raise DataError(f"{data}: no {modality} corpus in it; it may hold: {names}")
+        raise DataError(f"{data}: no {modality} corpus found; it may hold: {names}")
     return found

@@ -51,7 +51,7 @@ def find_faces(pictures: Sequence[Path], cache_folder: Path) -> Crops:
     """The largest face of every picture, from the cache or found now.
 
     The cache is keyed by the face model and by name, size and date of the pictures. Raises
-    DataError for a file that is no picture.
+    DataError for a file that is not a picture.
     """
     stats = [
         (f"{path.parent.name}/{path.name}", path.stat().st_size, path.stat().st_mtime_ns)

@@ -184,7 +184,7 @@ class Options:
     """Write the manifest of a published corpus, for train.prepare --manifest."""
 
     layout: str = option(choices=tuple(LAYOUTS), help="how the corpus is laid out")
-    data: str = option(metavar="DIR", help="where it was unpacked")
+    data: str = option(metavar="DIR", help="the folder that it was unpacked to")
     out: str = option("clips.csv", metavar="CSV", help="the manifest to write")
 
 
@@ -219,7 +219,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[Row]:
 
 def _known(path: Path, n: int, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise DataError(f"{path}: row {n}: {value!r} is none of {', '.join(known)}")
+        raise DataError(f"{path}: row {n}: {value!r} is not one of {', '.join(known)}")
     return value
 
 
@@ -227,13 +227,13 @@ def _below(data: Path, name: str) -> Path:
     """The first file or folder of that name, at any depth."""
     found = min(data.rglob(name), default=None)
     if found is None:
-        raise DataError(f"{data}: no {name} in it; unpack all of MELD.Raw's archives there")
+        raise DataError(f"{data}: no {name} found; unpack all of MELD.Raw's archives there")
     return found
 
 
 def _some(rows: list[Row], data: Path, expected: str) -> list[Row]:
     if not rows:
-        raise DataError(f"{data}: no {expected} in it")
+        raise DataError(f"{data}: no {expected} found")
     return rows
 
 

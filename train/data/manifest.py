@@ -107,10 +107,10 @@ def _clip(row: dict[str, str | None], folder: Path) -> Clip:
     if not cells["path"]:
         raise ValueError("no path")
     if cells["split"] not in SPLITS:
-        raise ValueError(f"split {cells['split']!r} is none of {', '.join(SPLITS)}")
+        raise ValueError(f"split {cells['split']!r} is not one of {', '.join(SPLITS)}")
     emotion = _ALIASES.get(cells["emotion"].lower(), cells["emotion"].lower())
     if emotion and emotion not in EMOTIONS:
-        raise ValueError(f"emotion {cells['emotion']!r} is none of {', '.join(EMOTIONS)}")
+        raise ValueError(f"emotion {cells['emotion']!r} is not one of {', '.join(EMOTIONS)}")
     start_s, end_s = _number(cells, "start", 0.0), _number(cells, "end", math.inf)
     if not 0.0 <= start_s < end_s:
         raise ValueError(f"start {start_s:g} and end {end_s:g}: need 0 <= start < end")

@@ -1,24 +1,19 @@
-"""CMU-MOSI and CMU-MOSEI as the feature pickles of MMSA (`aligned_50.pkl`, `unaligned_50.pkl`).
+"""CMU-MOSI and CMU-MOSEI as the feature pickles of MMSA (`aligned_50.pkl`, `unaligned_50.pkl`)."""
 
-A pickle can run code when it is read. These are read by an unpickler that knows numpy's arrays and
-plain containers, and refuses everything else by name.
-"""
-
-import pickle
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .corpora import EMOTIONS, SPLITS, DataError
+from .pickles import read_pickle
 from .utterance import Utterance
 
-__all__ = ["Mmsa", "read_pickle"]
+__all__ = ["Mmsa"]
 
 _SIX = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")  # MOSEI's order
 _KNOWN = {(5, 20): "mosi", (74, 35): "mosei"}  # widths of audio and vision
@@ -67,121 +62,6 @@ class Mmsa:
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
     return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-def read_pickle(path: Path) -> Any:
-    """The content of a pickle of arrays and plain containers. Raises DataError for any other."""
-    try:
-        with path.open("rb") as file:
-            return _plain(_Unpickler(file).load())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; name an MMSA feature file") from error
-    except _RefusedError as error:
-        raise DataError(
-            f"{path}: asks for {error}, which no feature file needs; refused"
-        ) from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: not a whole pickle ({reason}); copy it again") from error
-
-
-class _RefusedError(Exception):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names below by functions of our own: numpy's, given a made-up buffer or dtype, take
-    its bytes for the addresses of objects."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN_NAMES:
-            raise _RefusedError(f"{module}.{name}")
-        return _KNOWN_NAMES[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("a persistent object")
-
-
-class _Dtype:
-    """What a pickle says of a dtype: plain numbers, text or objects, and a byte order."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if not re.fullmatch("[<>|=]?([biuf][1-8]|f16|[SU][0-9]{1,9}|O8?)", str(code)):
-            raise _RefusedError(f"an array of {code!r}")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if any(part is not None for part in state[2:5]):
-            raise _RefusedError("an array of structures")
-        if state[1] in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """An array that a pickle fills; `_plain` puts what it holds in its place."""
-
-    value: NDArray[Any]
-
-    def __init__(self, kind: Any, *_: Any) -> None:
-        if kind is not _ndarray:
-            raise _RefusedError("an array of another class")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, by_columns, data = state
-        order: Literal["F", "C"] = "F" if by_columns else "C"
-        if kind.dtype == object:
-            self.value = np.empty(len(data), object)
-            self.value[:] = [_plain(item) for item in data]
-            self.value = self.value.reshape(shape, order=order)
-        else:
-            self.value = _from_buffer(data, kind, shape, order)
-
-
-def _from_buffer(
-    data: bytes | bytearray, kind: _Dtype, shape: tuple[int, ...], order: str
-) -> NDArray[Any]:
-    if kind.dtype == object or not isinstance(data, bytes | bytearray):
-        raise _RefusedError("objects made of bytes")
-    array: Any = np.empty(0, kind.dtype)
-    # As numpy does it, so that the bytes are not copied: the array may be written to.
-    array.__setstate__((1, shape, kind.dtype, order == "F", bytes(data)))
-    return cast(NDArray[Any], array)
-
-
-def _scalar(kind: _Dtype, data: bytes) -> Any:
-    return _from_buffer(data, kind, (), "C")[()]
-
-
-def _ndarray(*_: Any) -> None:
-    """Only named in a pickle, as the class of arrays."""
-    raise _RefusedError("an array by its class")
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
-    return text.encode("latin1")
-
-
-# What a pickled array asks for: how numpy 1 and 2 rebuild arrays, scalars and types.
-_KNOWN_NAMES: dict[tuple[str, str], Any] = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
-    ("numpy", "ndarray"): _ndarray,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-}
-
-
-def _plain(value: Any) -> Any:
-    """Containers with arrays in the place of what stood for them."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
 
 
 @dataclass(frozen=True)
@@ -273,7 +153,7 @@ def _labels(values: Any, where: str) -> NDArray[np.float32]:
 def _make_finite(array: NDArray[Any]) -> int:
     """Set NaN and infinite values to 0 (the published loader: -inf in audio); returns how many.
 
-    Utterance by utterance, so that memory stays that of the file.
+    It goes utterance by utterance, so that no second copy of the file is in memory.
     """
     n = 0
     for rows in array:

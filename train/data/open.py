@@ -44,7 +44,7 @@ def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Compo
     names = settings.data.corpora.split()
     if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES, COMMANDS}:
         known = ", ".join((*corpora.CORPORA, PROTOTYPES, COMMANDS))
-        raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; there are: {known}")
+        raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; known corpora: {known}")
     features = prepare(data, cache, names)
     if PROTOTYPES in names:  # they are tested on only where there are no photographs
         made_up = [(r, row) for r, row in prototypes() if r.split == "train" or not features.faces]

@@ -1,7 +1,7 @@
-"""Plain voices that nobody's emotion is in: `python -m train.data.plain --out DATA/plain`.
+"""Plain voices without any emotion: `python -m train.data.plain --out DATA/plain`.
 
 A synthesiser (espeak-ng, GPL-3.0, a program of its own) speaks everyday sentences in many of its
-voices, at many speeds and pitches. They teach that a flat or a strange voice is no emotion.
+voices, at many speeds and pitches. They teach that a flat or strange voice is not an emotion.
 """
 
 import shutil
@@ -30,8 +30,8 @@ _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "
 class Options:
     """Let espeak-ng speak plain sentences, for a corpus of voices without emotion."""
 
-    out: str = option(metavar="DIR", help="where the clips go; train.run finds DATA/plain")
-    n: int = option(500, metavar="N", help="clips")
+    out: str = option(metavar="DIR", help="where the clips go; train.run looks for DATA/plain")
+    n: int = option(500, metavar="N", help="how many clips to make")
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
 
 def _speak(out: Path, n: int) -> None:
     if shutil.which("espeak-ng") is None:
-        raise UsageError("espeak-ng is not installed; get it with: apt-get install espeak-ng")
+        raise UsageError("espeak-ng is not installed; install it with: apt-get install espeak-ng")
     out.mkdir(parents=True, exist_ok=True)
     sentences = [text.text for text in commands() if text.emotion >= 0 and " " in text.text]
     rng = np.random.default_rng(0)

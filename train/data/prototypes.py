@@ -1,8 +1,8 @@
 """Faces without photographs: the action units that the literature names for each emotion.
 
 Prototypes and major variants after the FACS investigator's guide (Ekman, Friesen and Hager 2002)
-and Lucey et al. 2010, table 1; the blendshapes are those of the device's face model. Nobody's
-picture is in them, hence no licence of one; how far they carry is measured on photographs.
+and Lucey et al. 2010, table 1; the blendshapes are those of the device's face model. They contain
+nobody's picture and so need no licence; how well they work is measured on photographs.
 """
 
 from pathlib import Path

@@ -82,7 +82,7 @@ def digits(data: Path) -> Iterator[Recording]:
     for path in sorted((data / "digits").glob("*.flac")):
         fields = path.stem.split("_")
         if len(fields) != 3:
-            raise DataError(f"{path}: not a name of a digit (such as 7_jackson_32.flac)")
+            raise DataError(f"{path}: not the name of a digit (such as 7_jackson_32.flac)")
         by_person.setdefault(fields[1], []).append(path)
     for person, paths in by_person.items():
         rng = random.Random(person)
@@ -114,8 +114,9 @@ def ckplus48(data: Path) -> Iterator[Recording]:
 
 def ferplus(data: Path) -> Iterator[Recording]:
     """All pictures of ferplus; the emotion is the most frequent of its votes, UNKNOWN where that is
-    none of the seven. Nobody knows who is in them: each picture is a person of its own. Half of the
-    validation pictures are for testing, for those that are meant for it may not be there."""
+    none of the seven. It is unknown who is in them: each picture counts as a person of its own.
+    Half of the validation pictures serve as the test split, since the official test pictures may be
+    missing."""
     for folder, split in _FERPLUS.items():
         path = data / "ferplus" / folder / "label.csv"
         if not path.exists():

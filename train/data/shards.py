@@ -125,10 +125,10 @@ class Shards:
             spec = index["feature_spec_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{folder}: no whole index.json; run python -m train.prepare --manifest"
+                f"{folder}: no complete index.json; run python -m train.prepare --manifest"
             ) from error
         if spec != SPEC.sha256():
-            raise DataError(f"{folder}: made under another feature spec; prepare it again")
+            raise DataError(f"{folder}: made with another feature spec; prepare it again")
         for shard in (shard for shards in self._shards.values() for shard in shards):
             path = folder / shard["file"]
             size = path.stat().st_size if path.exists() else -1

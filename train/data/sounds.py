@@ -1,4 +1,4 @@
-"""Recordings as other microphones, rooms, lines and moods of speaking would have made them.
+"""Recordings as other microphones, rooms, phones and ways of speaking would have made them.
 
 What belongs to the place (`Channel`: band, codec, room, noise, gain) is the same for all that a
 person says there; what belongs to the moment (`spoken_again`: tempo, pitch, pauses) is not. Samples

@@ -5,14 +5,18 @@ place (the global depthwise convolution of MobileFaceNets, Chen et al. 2018) sum
 a mean over places.
 """
 
+import io
+import warnings
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from runtime.features.spec import SPEC
 
-__all__ = ["AppearanceNet"]
+__all__ = ["AppearanceNet", "to_onnx"]
 
 _WIDTHS = (32, 64, 96)
 
@@ -63,3 +67,51 @@ def _conv(width_in: int, width: int, stride: int = 1) -> nn.Module:
         nn.BatchNorm2d(width),
         nn.ReLU(),
     )
+
+
+class _Embedding(nn.Module):
+    """What is exported."""
+
+    def __init__(self, net: AppearanceNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, face: Tensor) -> Tensor:
+        return self.net.embedding(face)
+
+
+def to_onnx(net: AppearanceNet) -> bytes:
+    """The embedding as an ONNX graph, its weights stored in half precision.
+
+    Input `face` (B, 1, 48, 48), output `embedding` (B, SPEC.appearance_dim).
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    size, buffer = SPEC.appearance_size, io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a newer exporter
+        torch.onnx.export(
+            _Embedding(net).eval(),
+            (torch.zeros(1, 1, size, size),),
+            buffer,  # type: ignore[arg-type]  # a stub's oversight: a buffer will do
+            input_names=["face"],
+            output_names=["embedding"],
+            dynamic_axes={"face": {0: "B"}, "embedding": {0: "B"}},
+            opset_version=18,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    # Half the size: weights are rounded to 16 bits and widened again when the model is loaded.
+    casts = []
+    for weight in list(model.graph.initializer):
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32 and values.size > 64:
+            half = numpy_helper.from_array(values.astype(np.float16), weight.name + ".half")
+            model.graph.initializer.remove(weight)
+            model.graph.initializer.append(half)
+            casts.append(onnx.helper.make_node("Cast", [half.name], [weight.name], to=1))
+    for k, node in enumerate(casts):
+        model.graph.node.insert(k, node)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -15,21 +15,10 @@ from torch import Tensor, nn
 from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
-from .fusion import SigmoidGate, SoftmaxGate
+from . import parts
+from .front import Normalise, NormaliseVision
 from .language import LanguageEncoder
-from .layers import (
-    AttentionPool,
-    ConvFront,
-    Dropout,
-    Head,
-    LastStep,
-    MaskedConv,
-    Normalise,
-    NormaliseVision,
-    Statistics,
-    Transformer,
-    TransformerConfig,
-)
+from .layers import Dropout, Head
 
 __all__ = ["DMD", "OTHERS", "Features"]
 
@@ -74,46 +63,12 @@ class DMD(nn.Module):
         super().__init__()
         self.config, self.n_outputs = config, 1 + n_emotions
         d = config.dim
+        # The order of these lines is that of the random numbers and of the checkpoint's tensors.
         self.language = language
-        self.normalise = nn.ModuleDict(
-            {
-                "audio": Normalise(config.audio_dim),
-                # The runtime's own rows have columns of known meaning; others are just numbers.
-                "vision": NormaliseVision()
-                if config.vision_dim == SPEC.vision_dim
-                else Normalise(config.vision_dim),
-            }
-            if config.standardise
-            else {}
-        )
+        self.normalise = parts.normalisation(config)
         self.dropout_text = Dropout(config.dropout_text)
-        dims = {
-            "text": config.text_dim if language is None else language.dim,
-            "audio": config.audio_dim,
-            "vision": config.vision_dim,
-        }
-        kernels = (config.kernel_text, config.kernel_audio, config.kernel_vision)
-        strides = (1, config.stride_audio, config.stride_vision)
-        self.project = nn.ModuleDict(
-            {
-                m: MaskedConv(dims[m], d, kernel, stride, pad=config.masked)
-                for m, kernel, stride in zip(MODALITIES, kernels, strides, strict=True)
-            }
-        )
-        if config.front_audio:
-            self.project["audio"] = ConvFront(
-                config.audio_dim,
-                config.front_audio,
-                d,
-                config.kernel_audio,
-                config.stride_audio,
-                config.dropout_head,
-            )
-        self.statistics = (
-            Statistics(config.audio_dim, config.statistics_audio, d, config.dropout_head)
-            if config.statistics_audio
-            else None
-        )
+        self.project = parts.projections(config, None if language is None else language.dim)
+        self.statistics = parts.statistics(config)
         if config.masked:
             self.missing = nn.ParameterDict(
                 {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
@@ -123,33 +78,28 @@ class DMD(nn.Module):
         if config.orthogonal:
             for encoder in (self.encode_common, *self.encode_private.values()):
                 nn.init.orthogonal_(cast(nn.Linear, encoder).weight)
-        self.self_common = nn.ModuleDict({m: _transformer(config, d, m) for m in MODALITIES})
+        self.self_common = nn.ModuleDict({m: parts.transformer(config, d, m) for m in MODALITIES})
         self.crossmodal = nn.ModuleDict(
             {
-                f"{source}_to_{m}": _transformer(config, d, source)
+                f"{source}_to_{m}": parts.transformer(config, d, source)
                 for m in MODALITIES
                 for source in OTHERS[m]
             }
         )
-        self.memory = nn.ModuleDict({m: _transformer(config, 2 * d, "text") for m in MODALITIES})
-        self.pool_homo = nn.ModuleDict({m: _summary(config, d) for m in MODALITIES})
-        self.pool_hetero = nn.ModuleDict({m: _summary(config, 2 * d) for m in MODALITIES})
-        steps = (config.n_steps_text, config.n_steps_audio, config.n_steps_vision)
-        n_left = {
-            m: n - kernel + 1 for m, n, kernel in zip(MODALITIES, steps, kernels, strict=True)
-        }
-        self.flatten = all(steps)
+        self.memory = nn.ModuleDict(
+            {m: parts.transformer(config, 2 * d, "text") for m in MODALITIES}
+        )
+        self.pool_homo = nn.ModuleDict({m: parts.summary(config, d) for m in MODALITIES})
+        self.pool_hetero = nn.ModuleDict({m: parts.summary(config, 2 * d) for m in MODALITIES})
+        widths = parts.flattened(config)
+        self.flatten = widths is not None
         self.homo_heads = nn.ModuleDict(
             {
-                m: Head(
-                    d * n_left[m] if self.flatten else d, self.n_outputs, config.dropout_head, d
-                )
+                m: Head(widths[m] if widths else d, self.n_outputs, config.dropout_head, d)
                 for m in MODALITIES
             }
         )
-        self.fusion = (
-            SigmoidGate(d) if config.gate == "sigmoid" else SoftmaxGate(d, config.dropout_head)
-        )
+        self.fusion = parts.fusion(config)
         self.fused_head = Head(self.fusion.dim, self.n_outputs, config.dropout_head)
         if n_emotions:  # what has emotions has arousal too; MOSI's models have neither
             self.arousal_head = nn.Linear(self.fusion.dim, 1)
@@ -285,30 +235,6 @@ def _fit(normalise: Normalise, rows: Tensor) -> None:
     if len(rows):
         normalise.mean.copy_(rows.mean(dim=0))
         normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
-
-
-def _summary(config: ModelConfig, dim: int) -> nn.Module:
-    return LastStep() if config.summary == "last" else AttentionPool(dim)
-
-
-def _transformer(config: ModelConfig, dim: int, source: str) -> Transformer:
-    dropout = {
-        "text": config.dropout_attention_text,
-        "audio": config.dropout_attention_audio,
-        "vision": config.dropout_attention_vision,
-    }
-    return Transformer(
-        dim,
-        TransformerConfig(
-            n_heads=config.n_heads,
-            n_layers=config.n_layers,
-            dropout=config.dropout,
-            dropout_embed=config.dropout_embed,
-            dropout_attention=dropout[source],
-            causal=config.causal,
-            published_positions=config.published_positions,
-        ),
-    )
 
 
 def _first_on(mask: Tensor) -> Tensor:

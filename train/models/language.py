@@ -120,7 +120,9 @@ def load_pretrained(
     if n_layers:
         if n_layers > encoder.config.num_hidden_layers:
             has = encoder.config.num_hidden_layers
-            raise ModelError(f"language encoder {name!r} has {has} layers, {n_layers} asked for")
+            raise ModelError(
+                f"language encoder {name!r} has {has} layers; {n_layers} were asked for"
+            )
         stack.layer = stack.layer[:n_layers]
         encoder.config.num_hidden_layers = n_layers
     if n_trained >= 0:

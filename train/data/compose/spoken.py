@@ -1,4 +1,4 @@
-"""Training text like a recogniser's: words get lost and are taken for others that sound alike.
+"""Training text as a recogniser hears it: words get lost or are mistaken for similar-sounding ones.
 
 Case and punctuation are the tokenizer's business (`runtime.features.text.normalise`).
 """

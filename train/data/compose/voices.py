@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from runtime.features.normal import SpeechStatistics, voiced_sums
 from runtime.features.spec import SPEC
 
-from .corpora import Recording
-from .utterance import labelled_part
+from ..corpora import Recording
+from ..utterance import labelled_part
 
 __all__ = ["Voices", "vary_rows"]
 
@@ -65,9 +65,9 @@ class Voices:
         does.
 
         With `augment`, corpora come equally often (but for `_SHARE`), the channel is any, and
-        statistics come from none to 20 other utterances of the same person there; else the clip is
-        as it was recorded and the session's first. `labelled`: only of those that have labels, or
-        of the others.
+        statistics come from 0 to 20 other utterances of the same person through it; otherwise the
+        clip is as recorded, and the first of its session. `labelled`: only of those that have
+        labels, or of the others.
         """
         by_corpus = self._clips.get((split, emotion))
         if not by_corpus:

@@ -1,8 +1,8 @@
 """Faces in motion, made from photographs: a face leaves rest, shows something, talks and blinks.
 
 Rest and expression are photographs of different people with the same code of blendshapes and
-appearance; between them a row moves in a straight line. A mouth that talks is no emotion: it moves
-the appearance as open mouths of neutral faces differ from closed ones.
+appearance; a row moves between them in a straight line. A talking mouth is not an emotion: it
+changes the appearance in the way that open mouths of neutral faces differ from closed ones.
 """
 
 from collections import defaultdict
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from runtime.features.spec import SPEC
 
-from .corpora import EMOTIONS, NEUTRAL, Recording
-from .utterance import labelled_part
+from ..corpora import EMOTIONS, NEUTRAL, Recording
+from ..utterance import labelled_part
 
 __all__ = ["Faces", "moving_face"]
 
@@ -37,7 +37,7 @@ class Faces:
     """Photographs by split and emotion. `faces`: (recording, row (Dv,)) pairs.
 
     Without any neutral photograph (CK+ has none), a face at rest is the lowest tenth of every
-    blendshape over the training faces, and hardly moving ones stand for neutral.
+    blendshape over the training faces, and faces that hardly move stand for neutral.
     """
 
     def __init__(self, faces: Sequence[tuple[Recording, Float]]) -> None:

@@ -11,7 +11,7 @@ from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from train.config import DataConfig
 
-from .corpora import EMOTIONS, DataError, Text
+from ..corpora import EMOTIONS, DataError, Text
 
 __all__ = ["Sentence", "Sentences", "portioned", "sort_texts"]
 

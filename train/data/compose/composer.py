@@ -1,9 +1,4 @@
-"""Utterances with text, audio and vision, composed across corpora by label.
-
-No corpus at hand has words, voice and face of one moment; a composed utterance takes each from a
-different person who shows the same emotion. It teaches fusion, and is called what it is. Every
-utterance is a function of (seed, epoch, index) alone, so that an interrupted run sees the same.
-"""
+"""Draws utterances: each modality from somebody who shows the emotion that is wanted of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,26 +13,20 @@ from runtime.features.text import TextFeatures
 from train.config import DataConfig
 from train.prepare import Features
 
+from ..labels import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
+from ..utterance import Utterance, labelled_part
+from .emotions import AROUSAL, class_weights, emotions_shown, lacking, log_prior
 from .faces import Faces
-from .labels import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
+from .schedule import Schedule
 from .sentences import Sentence, portioned, sort_texts
 from .spoken import Spoken
 from .strange import strange_rows
-from .utterance import Utterance, labelled_part
 from .voices import Voices
 
 __all__ = ["Composer"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
-
-
-# An emotion that is drawn less often than this share of its fair part counts as drawn so often.
-_RAREST = 0.05
-# Weak arousal of each emotion, in [-1, 1]: where it lies on the circumplex (Russell 1980; Russell
-# and Mehrabian 1977, table 1, rounded).
-_AROUSAL = {"anger": 0.6, "disgust": 0.3, "fear": 0.6, "happiness": 0.5, "neutral": -0.2,
-            "sadness": -0.3, "surprise": 0.6}  # fmt: skip
 
 
 class Composer:
@@ -50,7 +39,7 @@ class Composer:
     Every `batch_size` training utterances are of one kind, a batch: whole utterances, or one
     modality alone (`DataConfig.text_share` and so on), which costs a fraction of the time.
     Sentences alone come in their natural frequency, with the rated ones; voices and faces alone
-    come equally often of every emotion but neutral, which is commoner (`neutral_weight`).
+    show every emotion equally often, except neutral, which is commoner (`neutral_weight`).
     """
 
     def __init__(
@@ -78,9 +67,13 @@ class Composer:
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = portioned([*told, *self._rated["train"]], config, seed)
-        self._weights = {kind: self._class_weights(kind) for kind in (*MODALITIES, "whole")}
-        self._priors = {kind: _log_prior(weights) for kind, weights in self._weights.items()}
-        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._schedule = Schedule(config, self._sentences, seed, batch_size)
+        n_told = [len(self._told["train", e]) for e in range(len(EMOTIONS))]
+        self._weights = {
+            kind: class_weights(kind, config, self._sentences, n_told, self._voices, self._faces)
+            for kind in (*MODALITIES, "whole")
+        }
+        self._priors = {kind: log_prior(weights) for kind, weights in self._weights.items()}
         recordings = [recording for recording, _ in (*features.voices, *features.faces)]
         self._corpora = sorted({t.corpus for t in texts} | {r.corpus for r in recordings})
         self._n_faceless = features.n_faceless
@@ -94,19 +87,19 @@ class Composer:
             "n_texts_too_long": self._n_left_out[0],
             "n_texts_without_words": self._n_left_out[1],
             "n_pictures_without_face": self._n_faceless,
-            "without_voice": [EMOTIONS[e] for e in _lacking(self._voices)],
-            "without_face": [EMOTIONS[e] for e in _lacking(self._faces)],
+            "without_voice": [EMOTIONS[e] for e in lacking(self._voices)],
+            "without_face": [EMOTIONS[e] for e in lacking(self._faces)],
         }
 
     def training(self, epoch: int, index: int) -> Utterance:
         """Utterance `index` of an epoch, augmented."""
         rng = np.random.default_rng((self._seed, epoch, index))
         batch, place = divmod(index, self._batch_size)
-        kind, n_before = self._kind(epoch, batch)
+        kind, n_before = self._schedule.kind(epoch, batch)
         if kind in ("audio", "vision"):
             return replace(self._alone(rng, kind), log_prior=self._priors[kind])
         if kind == "text":
-            sentence = self._heard(rng, self._sentence(n_before, place))
+            sentence = self._heard(rng, self._schedule.sentence(n_before, place))
             return replace(self._text_only(sentence), log_prior=self._priors["text"])
         return replace(self._whole(rng), log_prior=self._priors["whole"])
 
@@ -116,7 +109,7 @@ class Composer:
         if self._rated["train"] and rng.random() < config.rated_share:
             return self._text_only(self._heard(rng, _pick(rng, self._rated["train"])))
         emotion = int(rng.choice(len(EMOTIONS), p=self._weights["whole"]))
-        shown = self._shown(rng, emotion)
+        shown = emotions_shown(rng, emotion, self._config, self._oddness)
         some = bool(config.unlabelled_share)
         labelled = rng.random() >= config.unlabelled_share if some else None
         told = labelled_part(self._told["train", shown["text"]], labelled, config.labelled_parts)
@@ -172,57 +165,6 @@ class Composer:
         """What training batches of sentences alone are made of; short ones first, as in `told`."""
         return [self._text_only(s) for s in sorted(self._sentences, key=lambda s: len(s.ids))]
 
-    def _kind(self, epoch: int, batch: int) -> tuple[str, int]:
-        """What training batch `batch` of an epoch holds: one modality alone or `whole`; and how
-        many batches of that kind came before it, in all epochs."""
-        kinds = self._kinds(epoch)
-        kind = int(kinds[batch])
-        n_before = epoch * int((kinds == kind).sum()) + int((kinds[:batch] == kind).sum())
-        return (*MODALITIES, "whole")[kind], n_before
-
-    def _kinds(self, epoch: int) -> NDArray[np.int64]:
-        """(n_batches,) kinds, the same number of each in every epoch."""
-        n = -(-self.n_training // self._batch_size)
-        config = self._config
-        shares = (config.text_share, config.audio_share, config.vision_share)
-        counts = [int(share * n) for share in shares]
-        kinds = np.repeat(np.arange(4), [*counts, n - sum(counts)])
-        return np.random.default_rng((self._seed, epoch, 0, 1)).permutation(kinds)
-
-    def _sentence(self, batch: int, place: int) -> Sentence:
-        """The sentence at a place of the text batch of that number, counted over all epochs.
-
-        Each comes once before any comes again, and a batch holds sentences of about the same
-        length, for padding is computed too.
-        """
-        cycle, k = divmod(batch, max(1, len(self._sentences) // self._batch_size))
-        if self._order is None or self._order[0] != cycle:
-            rng = np.random.default_rng((self._seed, cycle, 0, 2))
-            lengths = np.array([len(s.ids) for s in self._sentences])
-            near = np.argsort(lengths + rng.uniform(0.0, 6.0, len(lengths)))
-            batches = near[: len(near) // self._batch_size * self._batch_size]
-            order = rng.permutation(batches.reshape(-1, self._batch_size)).ravel()
-            self._order = cycle, order
-        return self._sentences[int(self._order[1][k * self._batch_size + place])]
-
-    def _shown(self, rng: Rng, emotion: int) -> dict[str, int]:
-        """The emotion that each modality of an utterance labelled `emotion` shows.
-
-        People do not show everything everywhere: one or two modalities may be neutral, or one may
-        say something else than the other two, who are believed.
-        """
-        shown = dict.fromkeys(MODALITIES, emotion)
-        kind = rng.random()
-        if kind < self._config.neutral_share:
-            if emotion != NEUTRAL:
-                for m in rng.choice(MODALITIES, int(rng.integers(1, 3)), replace=False):
-                    shown[m] = NEUTRAL
-        elif kind < self._config.neutral_share + self._config.conflict_share:
-            others = [e for e in range(len(EMOTIONS)) if e != emotion]
-            odd = rng.choice(MODALITIES, p=self._oddness)
-            shown[str(odd)] = int(rng.choice(others))
-        return shown
-
     def _compose(
         self,
         rng: Rng,
@@ -234,18 +176,28 @@ class Composer:
         augment: bool,
         labelled: bool | None = None,
     ) -> Utterance:
-        audio = self._voice(rng, split, shown["audio"], augment=augment, labelled=labelled)
-        n_rows = round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40
+        parts = self._config.labelled_parts
+        audio = self._voices.draw(
+            rng, split, shown["audio"], augment=augment, labelled=labelled, labelled_parts=parts
+        )
+        n_rows = max(round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40, 4)
+        vision = self._faces.draw(
+            rng,
+            split,
+            shown["vision"],
+            n_rows,
+            augment=augment,
+            labelled=labelled,
+            labelled_parts=parts,
+        )
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
             audio=audio,
-            vision=self._face(
-                rng, split, shown["vision"], max(n_rows, 4), augment=augment, labelled=labelled
-            ),
+            vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=_AROUSAL[EMOTIONS[emotion]],
+            arousal=AROUSAL[EMOTIONS[emotion]],
             shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
@@ -272,7 +224,7 @@ class Composer:
             **changed,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=_AROUSAL[EMOTIONS[emotion]],
+            arousal=AROUSAL[EMOTIONS[emotion]],
             shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
@@ -282,65 +234,16 @@ class Composer:
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
         if modality == "audio":
-            audio = self._voice(rng, "train", emotion, augment=True)
+            audio = self._voices.draw(rng, "train", emotion, augment=True)
         else:
-            vision = self._face(rng, "train", emotion, n_rows, augment=True)
+            vision = self._faces.draw(rng, "train", emotion, n_rows, augment=True)
         return Utterance(
             text=np.zeros(0, np.int64),
             audio=audio,
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=_AROUSAL[EMOTIONS[emotion]],
-        )
-
-    def _class_weights(self, kind: str) -> NDArray[np.float64]:
-        """(7,) how often each emotion is drawn in training batches of a kind; sums to 1."""
-        if kind == "text":
-            told = [s.emotion for s in self._sentences if s.emotion != UNKNOWN]
-            weights = np.bincount(told, minlength=len(EMOTIONS)).astype(float)
-        elif kind == "whole":
-            counts = [len(self._told["train", e]) for e in range(len(EMOTIONS))]
-            weights = np.array(counts, float) ** self._config.class_power
-        elif kind == "vision" and self._faces.counts("train")[NEUTRAL]:
-            weights = self._faces.counts("train") ** self._config.face_power
-        else:
-            weights = np.ones(len(EMOTIONS))
-            weights[NEUTRAL] = self._config.neutral_weight
-        if kind in ("audio", "vision"):
-            weights[_lacking(self._voices if kind == "audio" else self._faces)] = 0.0
-        return weights / max(weights.sum(), 1e-9)
-
-    def _voice(
-        self, rng: Rng, split: str, emotion: int, *, augment: bool, labelled: bool | None = None
-    ) -> Float:
-        return self._voices.draw(
-            rng,
-            split,
-            emotion,
-            augment=augment,
-            labelled=labelled,
-            labelled_parts=self._config.labelled_parts,
-        )
-
-    def _face(
-        self,
-        rng: Rng,
-        split: str,
-        emotion: int,
-        n_rows: int,
-        *,
-        augment: bool,
-        labelled: bool | None = None,
-    ) -> Float:
-        return self._faces.draw(
-            rng,
-            split,
-            emotion,
-            n_rows,
-            augment=augment,
-            labelled=labelled,
-            labelled_parts=self._config.labelled_parts,
+            arousal=AROUSAL[EMOTIONS[emotion]],
         )
 
     def _heard(self, rng: Rng, sentence: Sentence) -> Sentence:
@@ -376,16 +279,6 @@ class Composer:
 
 def _nothing() -> tuple[Float, Float]:
     return np.zeros((0, SPEC.audio_dim), np.float32), np.zeros((0, SPEC.vision_dim), np.float32)
-
-
-def _log_prior(weights: NDArray[np.float64]) -> tuple[float, ...]:
-    """Logarithms of (7,) weights; an emotion that is never drawn counts as a rare one."""
-    return tuple(np.log(np.maximum(weights * len(EMOTIONS), _RAREST)).tolist())
-
-
-def _lacking(found: Voices | Faces) -> list[int]:
-    """The emotions that nobody shows in training."""
-    return sorted({*range(len(EMOTIONS))} - {*found.known("train")})
 
 
 def _pick(rng: Rng, items: Sequence[Any]) -> Any:
