@@ -14,6 +14,7 @@ from typing import Any
 from .config import option, parse
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
+from .outputs.lines import FORMATS, readable
 from .schemas import EmotionEvent
 from .store import models
 from .stream.options import StreamOptions
@@ -56,6 +57,11 @@ class Options(StreamOptions):
         help="print one JSON object per event (runtime/event.schema.json describes it); with "
         "--doctor and --bench one for all",
     )
+    format: str = option(
+        "text",
+        choices=tuple(FORMATS),
+        help="of an event's line: for people, --json, or for a language model (docs/agents.md)",
+    )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
     demo: bool = option(False, help="analyse the built-in clip")
     doctor: bool = option(
@@ -80,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = replace(options, file=options.input, input=None)
     code = 0
     try:
+        options = _with_format(options)
         # What stops a service ends it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _run(options)
@@ -93,6 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threads.left():  # a sound server or a driver hangs, and its library waits for it at exit
         os._exit(code)
     return code
+
+
+def _with_format(options: Options) -> Options:
+    """`--json` and `--format json` are the same."""
+    if options.json and options.format == "prompt":
+        raise UsageError("--json and --format prompt contradict each other: leave one out")
+    as_json = options.json or options.format == "json"
+    return replace(options, json=as_json, format="json" if as_json else options.format)
 
 
 def _drop_output() -> None:
@@ -235,7 +250,7 @@ def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
 
 def _on_screen(options: Options) -> bool:
     """Whether a person looks on."""
-    return sys.stdout.isatty() and not options.json
+    return sys.stdout.isatty() and options.format == "text"
 
 
 def _line(options: Options, event: EmotionEvent) -> None:
@@ -246,7 +261,7 @@ def _line(options: Options, event: EmotionEvent) -> None:
 def _print(options: Options, event: EmotionEvent) -> None:
     """One line. A full disk ends the analysis of a file, and costs a live stream this line only."""
     try:
-        print(event.to_json() if options.json else readable(event), flush=True)
+        print(FORMATS[options.format](event), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -286,20 +301,6 @@ def _summary(stats: dict[str, Any]) -> None:
         )
     for name, reason in stats["down"].items():
         print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
-
-
-def readable(event: EmotionEvent) -> str:
-    """One line for people: when, which emotion, how sure, sentiment, seen from what, the words.
-
-    A question mark follows an uncertain emotion.
-    """
-    seen = "+".join(name for name, state in event.modalities.items() if state == "present")
-    emotion = f"{event.emotion}?" if event.uncertain else event.emotion
-    emotion += " ..." if event.type == "provisional" else ""
-    return (
-        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {emotion:<14} {event.confidence:4.0%}  "
-        f"sentiment {event.sentiment:+.1f}  [{seen}]  {event.text or '(no words)'}"
-    )
 
 
 def _progress(n_done: int, n_total: int) -> None:

@@ -16,7 +16,7 @@ from ..features.spec import SPEC
 from ..system.threads import join
 from .base import AudioChunk, Packet
 
-__all__ = ["MicrophoneSource"]
+__all__ = ["Block", "MicrophoneSource", "SoundClock"]
 
 _BUFFER_S = 30.0
 _BLOCK_S = 0.05
@@ -44,7 +44,7 @@ class MicrophoneSource:
     def __init__(self, name: str = "default") -> None:
         self._name = name
         self._stream: Any = None
-        self._blocks: queue.Queue[_Block | None] = queue.Queue()
+        self._blocks: queue.Queue[Block | None] = queue.Queue()
         self._n_lost = 0
         self.n_overruns = 0
 
@@ -99,7 +99,7 @@ class MicrophoneSource:
         import av
 
         resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
-        clock: _Clock | None = None
+        clock: SoundClock | None = None
         while True:
             try:
                 block = self._blocks.get(timeout=_SILENT_DEVICE_S)
@@ -114,7 +114,7 @@ class MicrophoneSource:
             pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
             if pieces:
                 samples = np.concatenate(pieces).astype(np.float32)
-                clock = clock or _Clock(block.end_s - len(samples) / SPEC.sample_rate_hz)
+                clock = clock or SoundClock(block.end_s - len(samples) / SPEC.sample_rate_hz)
                 yield clock.chunk(samples, block)
 
     def _take(self, data: Float, n: int, times: Any, status: Any) -> None:
@@ -126,7 +126,7 @@ class MicrophoneSource:
         samples = np.concatenate([np.zeros(self._n_lost, np.float32), data[:, 0]])
         overrun = bool(status.input_overflow)
         try:
-            self._blocks.put_nowait(_Block(samples, end_s, overrun))
+            self._blocks.put_nowait(Block(samples, end_s, overrun))
             self._n_lost = 0
         except queue.Full:
             self._n_lost += n
@@ -135,7 +135,7 @@ class MicrophoneSource:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """What one callback brought: (n,) samples at the native rate, when the last of them was taken,
     and whether the driver lost some before it."""
 
@@ -144,7 +144,7 @@ class _Block:
     overrun: bool
 
 
-class _Clock:
+class SoundClock:
     """Counts the samples of a sound card, in step with `time.monotonic()`.
 
     A card's crystal is off by up to 100 ppm, which is 9 s a day. Blocks are reported late at times,
@@ -157,7 +157,7 @@ class _Clock:
         self._n = self._n_mended = 0
         self._lags: deque[float] = deque(maxlen=_N_LAGS)
 
-    def chunk(self, samples: Float, block: _Block) -> AudioChunk:
+    def chunk(self, samples: Float, block: Block) -> AudioChunk:
         """The block as a chunk; `samples`: the same, (n,) at 16 kHz."""
         rate = SPEC.sample_rate_hz
         start_s = self._start_s + self._n / rate
