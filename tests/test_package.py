@@ -180,6 +180,8 @@ def test_the_refusal_of_connections_works(root: Path) -> None:
 def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
     (tmp_path / "dmd_live").symlink_to(root / "runtime")
     names = sorted(path.name for path in (root / "examples").glob("*.py"))
+    of_agents = {"livekit_hook.py", "openai_loop.py", "pipecat_processor.py", "reachy_mini_loop.py"}
+    names = [name for name in names if name not in of_agents]  # tests/test_agents.py
     assert names == ["asyncio_app.py", "control_loop.py", "frame_source.py"]
     running = {
         name: subprocess.Popen(
