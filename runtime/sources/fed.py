@@ -126,8 +126,9 @@ class FedSource:
             self._resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
         frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
         frame.sample_rate = rate_hz
-        pieces = [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
-        return np.concatenate(pieces).astype(np.float32) if pieces else mono[:0]
+        pieces = [found.to_ndarray()[0] for found in self._resampler.resample(frame)]
+        out: NDArray[np.float32] = np.concatenate([mono[:0], *pieces]).astype(np.float32)
+        return out
 
 
 def _mono(samples: NDArray[Any]) -> NDArray[np.float32]:
