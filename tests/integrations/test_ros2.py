@@ -26,9 +26,11 @@ PACKAGE = Path(topics.__file__).parents[1]
 FIELDS = {"expression": str, "valence": float, "arousal": float, "confidence": float}
 RANGES = {"valence": (-1.0, 1.0), "arousal": (-1.0, 1.0), "confidence": (0.0, 1.0)}
 CONSTANTS = {
-    "neutral", "angry", "sad", "happy", "surprised", "disgusted", "scared", "pleading", "vulnerable",
+    "neutral", "angry", "sad", "happy", "surprised", "disgusted", "scared", "pleading",
+    "vulnerable",
     "despaired", "guilty", "disappointed", "embarrassed", "horrified", "skeptical", "annoyed",
-    "furious", "suspicious", "rejected", "bored", "tired", "asleep", "confused", "amazed", "excited",
+    "furious", "suspicious", "rejected", "bored", "tired", "asleep", "confused", "amazed",
+    "excited",
 }  # fmt: skip
 # A name of a ROS 2 topic: tokens of letters, digits and underscores that begin with no digit.
 TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
