@@ -41,7 +41,7 @@ A live stream reads commands from standard input, one a line: mute, unmute, rese
 speaker).
 
 Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
-and --baseline-file ask for. Only --download opens a connection.
+and --baseline-file ask for. Only --download and --zenoh open connections.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
@@ -61,6 +61,15 @@ class Options(StreamOptions):
         "text",
         choices=tuple(FORMATS),
         help="of an event's line: for people, --json, or for a language model (docs/agents.md)",
+    )
+    zenoh: str | None = option(
+        None,
+        metavar="KEY",
+        help="events as JSON on KEY/events, the newest one asked of KEY/latest; "
+        "commands on KEY/command; for this machine only, unless --zenoh-config says more",
+    )
+    zenoh_config: str | None = option(
+        None, metavar="FILE", help="with --zenoh: a configuration of Zenoh, in place of loopback"
     )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
     demo: bool = option(False, help="analyse the built-in clip")
@@ -197,7 +206,22 @@ def _listen(options: Options) -> None:
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
     # The panel of a live terminal and the window show them; lines would flood the terminal.
     wanted["provisional"] |= on_panel or (options.devices and options.overlay)
-    _watch(EmotionStream(**wanted), options, on_panel=on_panel)
+    _watch(_with_outputs(wanted, options), options, on_panel=on_panel)
+
+
+def _with_outputs(wanted: dict[str, Any], options: Options) -> EmotionStream:
+    """The stream, and the sinks that are asked for."""
+    if options.zenoh is None:
+        if options.zenoh_config is not None:
+            raise UsageError("--zenoh-config belongs to --zenoh KEY")
+        return EmotionStream(**wanted)
+    from .outputs.zenoh_sink import ZenohSink
+
+    config = None if options.zenoh_config is None else Path(options.zenoh_config)
+    sink = ZenohSink(options.zenoh, config)
+    stream = EmotionStream(**wanted, sinks=[sink])
+    sink.obey = stream.command
+    return stream
 
 
 def _obey(stream: EmotionStream) -> None:

@@ -127,8 +127,8 @@ class FedSource:
         frame = av.AudioFrame.from_ndarray(mono[None], format="flt", layout="mono")
         frame.sample_rate = rate_hz
         pieces = [found.to_ndarray()[0] for found in self._resampler.resample(frame)]
-        out: NDArray[np.float32] = np.concatenate([mono[:0], *pieces]).astype(np.float32)
-        return out
+        resampled: NDArray[np.float32] = np.concatenate([mono[:0], *pieces])
+        return resampled
 
 
 def _mono(samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -138,6 +138,6 @@ def _mono(samples: NDArray[Any]) -> NDArray[np.float32]:
     if samples.dtype.kind == "i" and samples.dtype != np.int16:
         raise UsageError(f"whole samples are int16, not {samples.dtype}")
     scale = 32_768.0 if samples.dtype == np.int16 else 1.0
-    mono = samples.astype(np.float32) / np.float32(scale)
-    mono = mono if mono.ndim == 1 else mono.mean(axis=1)
-    return np.clip(np.nan_to_num(mono), -1.0, 1.0).astype(np.float32)
+    mono: NDArray[np.float32] = samples.astype(np.float32) / np.float32(scale)
+    mono = mono if mono.ndim == 1 else mono.mean(axis=1, dtype=np.float32)
+    return np.clip(np.nan_to_num(mono), np.float32(-1.0), np.float32(1.0))
