@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dmd_live import AudioChunk, EmotionEvent, EmotionStream, Person
+from dmd_live import AudioChunk, EmotionEvent, EmotionStream, Person, __version__
 from dmd_live.errors import UsageError
 from dmd_live.sources.file import FileSource
 from dmd_live.stream.options import StreamOptions
@@ -208,6 +208,7 @@ def test_messages_that_cannot_be_used_are_counted_and_told() -> None:
     assert source.n_messages == {"audio": 0, "vision": 0}
     source.take_image(good)
     assert source.n_messages["vision"] == 1
+    assert source.silent_s > 0.0
 
 
 def test_stamps_of_messages_are_put_on_the_streams_clock() -> None:
@@ -256,6 +257,8 @@ def test_diagnostics_tell_what_is_wrong() -> None:
     down = status.status_of({**stats, "down": {"vision": "no such camera"}}, refused="bad sound")
     assert (down.level, down.message) == (
         status.WARN, "vision: no such camera; message refused: bad sound")  # fmt: skip
+    quiet = status.status_of(stats, silent_s=4.4)
+    assert (quiet.level, quiet.message) == (status.WARN, "no sound from audio_topic for 4 s")
     assert status.status_of(stats, error="the disk is gone").level == status.ERROR
     assert status.status_of(None) == status.Status(level=0, message="inactive", values={})
     assert status.status_of(None, error="no microphone").level == status.ERROR
@@ -274,7 +277,8 @@ def test_the_package_says_what_it_needs() -> None:
     ros = {n for n in imported if n.endswith(("_msgs", "_srvs")) or n == "rclpy"}
     assert ros - {"rcl_interfaces"} <= needs
     setup = (PACKAGE / "setup.py").read_text()
-    assert f'version="{manifest.findtext("version")}"' in setup
+    assert manifest.findtext("version") == __version__
+    assert f'version="{__version__}"' in setup
     for folder, name in re.findall(r'"(launch|config|resource)/([\w.]+)"', setup):
         assert (PACKAGE / folder / name).is_file()
 

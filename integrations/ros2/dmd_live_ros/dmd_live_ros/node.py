@@ -174,7 +174,8 @@ class EmotionNode(LifecycleNode):
     def _publish(self, event: EmotionEvent) -> None:
         assert self._events is not None
         self._events.publish(String(data=event.to_json()))
-        at_s = event.end_s if self._options.file is None else time.monotonic()
+        live = self._options.file is None and self._options.replay is None
+        at_s = event.end_s if live else time.monotonic()
         stamp = Time(
             nanoseconds=stamp_ns(at_s, monotonic_s=time.monotonic(), ros_ns=self._now_ns())
         ).to_msg()
@@ -193,11 +194,12 @@ class EmotionNode(LifecycleNode):
 
     def _diagnose(self) -> None:
         stats = None if self._stream is None else self._stream.stats
-        refused = ""
-        if self._source is not None and stats is not None:
-            stats |= {"messages": self._source.n_messages, "refused": self._source.n_refused}
-            refused = self._source.refused
-        found: Status = status_of(stats, error=self._error, refused=refused)
+        refused, silent_s, source = "", 0.0, self._source
+        if source is not None and stats is not None:
+            stats |= {"messages": source.n_messages, "refused": source.n_refused}
+            silent_s = source.silent_s
+            refused, source.refused = source.refused, ""  # told once
+        found: Status = status_of(stats, error=self._error, refused=refused, silent_s=silent_s)
         status = DiagnosticStatus(
             level=bytes([found.level]),
             name=f"{self.get_name()}: stream",

@@ -7,6 +7,7 @@ __all__ = ["ERROR", "OK", "WARN", "Status", "status_of"]
 
 OK, WARN, ERROR = 0, 1, 2
 """Levels of diagnostic_msgs/DiagnosticStatus."""
+_SILENT_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +19,13 @@ class Status:
     values: dict[str, str]
 
 
-def status_of(stats: dict[str, Any] | None, *, error: str = "", refused: str = "") -> Status:
+def status_of(
+    stats: dict[str, Any] | None, *, error: str = "", refused: str = "", silent_s: float = 0.0
+) -> Status:
     """From `EmotionStream.stats`, None while no stream is open.
 
     `error`: why the stream ended. `refused`: why a message of a topic could not be used.
+    `silent_s`: for how long no sound has come from a topic.
     """
     if stats is None:
         return Status(level=ERROR if error else OK, message=error or "inactive", values={})
@@ -37,6 +41,7 @@ def status_of(stats: dict[str, Any] | None, *, error: str = "", refused: str = "
         return Status(level=ERROR, message=error, values=values)
     wrong = [f"{name}: {why}" for name, why in stats["down"].items()]
     wrong += [f"message refused: {refused}"] if refused else []
+    wrong += [f"no sound from audio_topic for {silent_s:.0f} s"] if silent_s > _SILENT_S else []
     if wrong:
         return Status(level=WARN, message="; ".join(wrong), values=values)
     return Status(level=OK, message="listening", values=values)

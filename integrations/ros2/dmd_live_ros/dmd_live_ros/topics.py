@@ -36,6 +36,12 @@ class TopicSource(FedSource):
         self._rate_hz_of_topic, self._channels = rate_hz, channels
         self.n_refused, self.refused = 0, ""
         self.n_messages = {"audio": 0, "vision": 0}
+        self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no sound has come."""
+        return time.monotonic() - self._heard_s
 
     def take_sound(self, data: Any, *, stamp_ns: int = 0, now_ns: int = 0) -> None:
         """The bytes of an AudioData message; `stamp_ns` of its header, 0 without one."""
@@ -43,6 +49,7 @@ class TopicSource(FedSource):
             samples = sound_samples(data, self._channels)
             self.hear(samples, self._rate_hz_of_topic, end_s=_captured_s(stamp_ns, now_ns))
             self.n_messages["audio"] += 1
+            self._heard_s = time.monotonic()
         except UsageError as error:
             self._refuse(error)
 
