@@ -33,10 +33,11 @@ of how they feel. Let it guide your tone; do not mention it, and do not rely on 
 
 class FeelingAgent(Agent):
     """Hears with DMD Live. Transcripts have the words only; the language model reads
-    `event.prompt()` of every utterance of the turn."""
+    `event.prompt()` of every utterance of the turn. `options` are those of `EmotionStream`."""
 
-    def __init__(self, *, instructions: str) -> None:
+    def __init__(self, *, instructions: str, **options: Any) -> None:
         super().__init__(instructions=instructions)
+        self._options = options
         self._turn: list[EmotionEvent] = []
 
     async def stt_node(
@@ -44,7 +45,7 @@ class FeelingAgent(Agent):
     ) -> AsyncGenerator[stt.SpeechEvent, None]:
         """LiveKit calls it with the user's sound; it ends when the sound ends."""
         source = FedSource(pictures=False)
-        async with EmotionStream(source=source) as stream:
+        async with EmotionStream(source=source, **self._options) as stream:
             feeding = asyncio.create_task(self._feed(audio, source))
             try:
                 async for event in stream:
@@ -86,7 +87,8 @@ async def frames(path: str) -> AsyncIterator[rtc.AudioFrame]:
 
 async def main() -> None:
     """Print what the language model reads of each turn."""
-    agent = FeelingAgent(instructions=INSTRUCTIONS)
+    # A file has time; a conversation has less.
+    agent = FeelingAgent(instructions=INSTRUCTIONS, stt_wait_ms=10_000)
     context = llm.ChatContext.empty()
     async for event in agent.stt_node(frames(sys.argv[1]), None):
         if event.type == stt.SpeechEventType.FINAL_TRANSCRIPT:

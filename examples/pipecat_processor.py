@@ -119,8 +119,9 @@ async def play(path: str, worker: PipelineWorker) -> None:
 
 async def main() -> None:
     """Print one line per utterance."""
+    hearing = EmotionProcessor(stt_wait_ms=10_000)  # a file has time; a conversation has less
     worker = PipelineWorker(
-        Pipeline([EmotionProcessor(), Printer()]), cancel_on_idle_timeout=False, enable_rtvi=False
+        Pipeline([hearing, Printer()]), cancel_on_idle_timeout=False, enable_rtvi=False
     )
     started = asyncio.Event()
     worker.event_handler("on_pipeline_started")(lambda *_: started.set())
