@@ -14,6 +14,7 @@ from typing import Any
 from .config import option, parse
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
+from .outputs.lines import FORMATS, readable
 from .schemas import EmotionEvent
 from .store import models
 from .stream.options import StreamOptions
@@ -40,7 +41,7 @@ A live stream reads commands from standard input, one a line: mute, unmute, rese
 speaker).
 
 Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
-and --baseline-file ask for. Only --download opens a connection.
+and --baseline-file ask for. Only --download and --zenoh open connections.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
@@ -55,6 +56,20 @@ class Options(StreamOptions):
         False,
         help="print one JSON object per event (runtime/event.schema.json describes it); with "
         "--doctor and --bench one for all",
+    )
+    format: str = option(
+        "text",
+        choices=tuple(FORMATS),
+        help="of an event's line: for people, --json, or for a language model (docs/agents.md)",
+    )
+    zenoh: str | None = option(
+        None,
+        metavar="KEY",
+        help="events as JSON on KEY/events, the newest one asked of KEY/latest; "
+        "commands on KEY/command; for this machine only, unless --zenoh-config says more",
+    )
+    zenoh_config: str | None = option(
+        None, metavar="FILE", help="with --zenoh: a configuration of Zenoh, in place of loopback"
     )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
     demo: bool = option(False, help="analyse the built-in clip")
@@ -80,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = replace(options, file=options.input, input=None)
     code = 0
     try:
+        options = _with_format(options)
         # What stops a service ends it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _run(options)
@@ -93,6 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threads.left():  # a sound server or a driver hangs, and its library waits for it at exit
         os._exit(code)
     return code
+
+
+def _with_format(options: Options) -> Options:
+    """`--json` and `--format json` are the same."""
+    if options.json and options.format == "prompt":
+        raise UsageError("--json and --format prompt contradict each other: leave one out")
+    as_json = options.json or options.format == "json"
+    return replace(options, json=as_json, format="json" if as_json else options.format)
 
 
 def _drop_output() -> None:
@@ -182,7 +206,22 @@ def _listen(options: Options) -> None:
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
     # The panel of a live terminal and the window show them; lines would flood the terminal.
     wanted["provisional"] |= on_panel or (options.devices and options.overlay)
-    _watch(EmotionStream(**wanted), options, on_panel=on_panel)
+    _watch(_with_outputs(wanted, options), options, on_panel=on_panel)
+
+
+def _with_outputs(wanted: dict[str, Any], options: Options) -> EmotionStream:
+    """The stream, and the sinks that are asked for."""
+    if options.zenoh is None:
+        if options.zenoh_config is not None:
+            raise UsageError("--zenoh-config belongs to --zenoh KEY")
+        return EmotionStream(**wanted)
+    from .outputs.zenoh_sink import ZenohSink
+
+    config = None if options.zenoh_config is None else Path(options.zenoh_config)
+    sink = ZenohSink(options.zenoh, config)
+    stream = EmotionStream(**wanted, sinks=[sink])
+    sink.obey = stream.command
+    return stream
 
 
 def _obey(stream: EmotionStream) -> None:
@@ -235,7 +274,7 @@ def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
 
 def _on_screen(options: Options) -> bool:
     """Whether a person looks on."""
-    return sys.stdout.isatty() and not options.json
+    return sys.stdout.isatty() and options.format == "text"
 
 
 def _line(options: Options, event: EmotionEvent) -> None:
@@ -246,7 +285,7 @@ def _line(options: Options, event: EmotionEvent) -> None:
 def _print(options: Options, event: EmotionEvent) -> None:
     """One line. A full disk ends the analysis of a file, and costs a live stream this line only."""
     try:
-        print(event.to_json() if options.json else readable(event), flush=True)
+        print(FORMATS[options.format](event), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -286,20 +325,6 @@ def _summary(stats: dict[str, Any]) -> None:
         )
     for name, reason in stats["down"].items():
         print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
-
-
-def readable(event: EmotionEvent) -> str:
-    """One line for people: when, which emotion, how sure, sentiment, seen from what, the words.
-
-    A question mark follows an uncertain emotion.
-    """
-    seen = "+".join(name for name, state in event.modalities.items() if state == "present")
-    emotion = f"{event.emotion}?" if event.uncertain else event.emotion
-    emotion += " ..." if event.type == "provisional" else ""
-    return (
-        f"{event.start_s:7.2f}-{event.end_s:.2f} s  {emotion:<14} {event.confidence:4.0%}  "
-        f"sentiment {event.sentiment:+.1f}  [{seen}]  {event.text or '(no words)'}"
-    )
 
 
 def _progress(n_done: int, n_total: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .features.spec import MODALITIES
+from .outputs.prompt import prompt
 from .speech.base import Word
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "EmotionEvent", "Person"]
@@ -132,3 +133,10 @@ class EmotionEvent:
     def to_json(self) -> str:
         """`to_dict` as one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def prompt(self) -> str:
+        """One line for a language model: `[angry, 82 %; face calm, mixed signals] It is fine.`
+
+        `docs/agents.md` has its grammar.
+        """
+        return prompt(self)

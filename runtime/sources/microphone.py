@@ -17,7 +17,7 @@ from ..system.threads import join
 from .base import AudioChunk, Packet
 from .channels import Channels
 
-__all__ = ["MicrophoneSource"]
+__all__ = ["Block", "MicrophoneSource", "SoundClock"]
 
 _BUFFER_S = 30.0
 _BLOCK_S = 0.05
@@ -49,7 +49,7 @@ class MicrophoneSource:
         self._name, self._channel = name, channel
         self._channels = Channels(channel, SPEC.sample_rate_hz)
         self._stream: Any = None
-        self._blocks: queue.Queue[_Block | None] = queue.Queue()
+        self._blocks: queue.Queue[Block | None] = queue.Queue()
         self._n_lost = 0
         self.n_overruns = 0
 
@@ -116,7 +116,7 @@ class MicrophoneSource:
         import av
 
         resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
-        clock: _Clock | None = None
+        clock: SoundClock | None = None
         while True:
             try:
                 block = self._blocks.get(timeout=_SILENT_DEVICE_S)
@@ -131,7 +131,7 @@ class MicrophoneSource:
             pieces = [out.to_ndarray()[0] for out in resampler.resample(frame)]
             if pieces:
                 samples = np.concatenate(pieces).astype(np.float32)
-                clock = clock or _Clock(block.end_s - len(samples) / SPEC.sample_rate_hz)
+                clock = clock or SoundClock(block.end_s - len(samples) / SPEC.sample_rate_hz)
                 yield clock.chunk(samples, block)
 
     def _take(self, data: Float, n: int, times: Any, status: Any) -> None:
@@ -143,7 +143,7 @@ class MicrophoneSource:
         samples = np.concatenate([np.zeros(self._n_lost, np.float32), self._channels.mono(data)])
         overrun = bool(status.input_overflow)
         try:
-            self._blocks.put_nowait(_Block(samples, end_s, overrun))
+            self._blocks.put_nowait(Block(samples, end_s, overrun))
             self._n_lost = 0
         except queue.Full:
             self._n_lost += n
@@ -161,7 +161,7 @@ def _numbers(channel: str, n_most: int) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """What one callback brought: (n,) samples at the native rate, when the last of them was taken,
     and whether the driver lost some before it."""
 
@@ -170,7 +170,7 @@ class _Block:
     overrun: bool
 
 
-class _Clock:
+class SoundClock:
     """Counts the samples of a sound card, in step with `time.monotonic()`.
 
     A card's crystal is off by up to 100 ppm, which is 9 s a day. Blocks are reported late at times,
@@ -183,7 +183,7 @@ class _Clock:
         self._n = self._n_mended = 0
         self._lags: deque[float] = deque(maxlen=_N_LAGS)
 
-    def chunk(self, samples: Float, block: _Block) -> AudioChunk:
+    def chunk(self, samples: Float, block: Block) -> AudioChunk:
         """The block as a chunk; `samples`: the same, (n,) at 16 kHz."""
         rate = SPEC.sample_rate_hz
         start_s = self._start_s + self._n / rate

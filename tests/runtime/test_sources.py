@@ -22,7 +22,7 @@ from runtime.sources.base import AudioChunk, FrameSampler, Packet, VideoFrame
 from runtime.sources.camera import CameraSource
 from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
-from runtime.sources.microphone import MicrophoneSource, _Block, _Clock
+from runtime.sources.microphone import Block, MicrophoneSource, SoundClock
 
 RATE = 44_100
 CODECS = {
@@ -336,18 +336,18 @@ def test_microphone_that_is_not_there() -> None:
     assert "\n" not in str(caught.value)
 
 
-def blocks(n: int, fast: float, late_s: np.ndarray) -> Iterator[_Block]:
+def blocks(n: int, fast: float, late_s: np.ndarray) -> Iterator[Block]:
     """Of 0.05 s by a sound card whose crystal is `fast`, each reported `late_s` after its end."""
     for k in range(n):
         end_s = 100.0 + (k + 1) * 0.05 / (1.0 + fast)
-        yield _Block(np.full(800, k + 1.0, np.float32), end_s + late_s[k], False)
+        yield Block(np.full(800, k + 1.0, np.float32), end_s + late_s[k], False)
 
 
 @pytest.mark.parametrize("fast", [-3e-4, 0.0, 3e-4])
 def test_a_sound_cards_clock_is_kept_in_step(fast: float) -> None:
     n = 12_000  # 10 minutes; such a crystal is 0.18 s off by then
     late_s = np.random.default_rng(0).exponential(0.005, n)
-    clock = _Clock(100.0)
+    clock = SoundClock(100.0)
     expected_s = 100.0
     for k, block in enumerate(blocks(n, fast, late_s)):
         chunk = clock.chunk(block.samples, block)
@@ -359,7 +359,7 @@ def test_a_sound_cards_clock_is_kept_in_step(fast: float) -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_sound_that_the_driver_lost_becomes_silence(told: bool) -> None:
-    clock = _Clock(100.0)
+    clock = SoundClock(100.0)
     at_once = lost_s = 0.0
     for k, block in enumerate(blocks(600, 0.0, np.zeros(600))):
         if k >= 300:  # 1.5 s are missing
