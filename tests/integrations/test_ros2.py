@@ -57,8 +57,8 @@ def test_real_events_become_expressions(events: list[EmotionEvent]) -> None:
     for event in events:
         messages = mapping.expressions_of(event)
         assert [found.topic for found in messages] == [
-            "humans/faces/face/expression",
-            "humans/voices/voice/expression",
+            "humans/faces/face1/expression",
+            "humans/voices/voice1/expression",
         ]
         for found in messages:
             check(found)
@@ -92,7 +92,8 @@ def test_ids_and_what_is_absent(events: list[EmotionEvent]) -> None:
         "humans/faces/face12/expression",
         "humans/voices/voice12/expression",
     ]
-    blind = replace(events[-1], modalities={**event.modalities, "vision": "no camera"})
+    modalities = {**event.modalities, "vision": "no camera"}
+    blind = replace(events[-1], person=None, modalities=modalities)
     assert [found.topic for found in mapping.expressions_of(blind)] == [
         "humans/voices/voice/expression"
     ]
