@@ -406,8 +406,9 @@ def test_loops_of_a_recogniser_are_cut(heard: str, said: str) -> None:
     [
         ("dogs are sitting by the door", 0.67, True),
         ("they're lovely dr mayer's hunk", 0.57, False),
-        ("that's where zia mitchell's rap game", 0.6, False),
-        ("it is late", 0.5, False),
+        ("that's where zia mitchell's rap game", 0.59, False),
+        ("it is late", 0.5, True),
+        ("it is late", 0.44, False),
         ("antidisestablishmentarianism", 0.95, True),
     ],
 )
