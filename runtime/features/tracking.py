@@ -19,13 +19,15 @@ class Seen:
     """A picture and the face that is followed in it.
 
     `rgb`: (H, W, 3) uint8; `row`: (Dv,) float32 (see `VisionFeatures.row`); `box`: x, y of the
-    centre, width, height in pixels, None without a face; `n_faces`: in view, followed or not.
+    centre, width, height in pixels, None without a face; `n_faces`: in view, followed or not;
+    `landmarks`: (478, 3) float32 of the face, see `vision.Face`, None without one.
     """
 
     rgb: NDArray[np.uint8]
     row: Float
     box: tuple[float, float, float, float] | None
     n_faces: int
+    landmarks: Float | None = None
 
 
 class FaceTracker:
@@ -54,6 +56,7 @@ class FaceTracker:
             row=VisionFeatures.row_of(face, rgb),
             box=None if box is None else (box[0], box[1], box[2], box[3]),
             n_faces=len(boxes),
+            landmarks=None if face is None else face.landmarks,
         )
 
     def _choose(self, boxes: list[Float], time_s: float) -> list[Float]:
