@@ -185,7 +185,11 @@ class WebServer:
             stopping.cancel()
             await app.close()
             gate.close()
+            left = [c.transport for c in runner.server.connections if c.transport is not None]
             await runner.cleanup()
+            for transport in left:  # a client that does not read would keep it
+                transport.abort()
+            await asyncio.sleep(0.01)  # until they are closed
 
 
 def _told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
