@@ -179,7 +179,7 @@ def test_what_a_talk_looks_like(browser: Browser, face: Seen) -> None:
         assert browser.text("#quality") == "picture is dark"
         assert "words and face disagree" in browser.text("#said li:nth-child(6)")
         assert browser.ask("return document.querySelectorAll('#chart-sentiment .dot').length") == 8
-        assert "8 in the last five" in browser.ask(
+        assert "8 in the last five min" in browser.ask(
             "return document.getElementById('chart-sentiment').getAttribute('aria-label')"
         )
         web.emit(early(9, 2, p=0.62, text="So, what shall we do", start_s=262.0, end_s=264.0))

@@ -1,6 +1,6 @@
 // The page: connects, and draws what comes at most once a frame.
 
-import { drawChart } from "./chart.js";
+import { drawChart, spanOf } from "./chart.js";
 import { Connection } from "./connection.js";
 import { at, judged, write } from "./dom.js";
 import { Session } from "./session.js";
@@ -34,7 +34,10 @@ const connection = new Connection({
     draw();
   },
   token() {
+    link = "token";
+    document.body.dataset.link = "connecting";
     if (!at("ask").open) at("ask").showModal();
+    draw();
   },
 });
 
@@ -63,11 +66,13 @@ function show() {
   showTranscript(session, (one) => timeOf(one, live, now));
   const events = session.finals.map((entry) => entry.event);
   if (session.early) events.push(session.early);
+  const span = spanOf(events[0]?.end_s ?? now, now);
+  write("lines-title", `The last ${span[1]}`);
   for (const [name, label, limit] of [["sentiment", "Sentiment", 3], ["arousal", "Arousal", 1]]) {
     drawChart(name, label, limit, events.map((one) => ({
       end_s: one.end_s, value: one[name], emotion: one.emotion, uncertain: one.uncertain,
       early: one.type === "provisional",
-    })), now);
+    })), now, span);
   }
   known = session.finals.length;
 }
@@ -78,7 +83,8 @@ function showStatus() {
   if (link === "lost") {
     const left = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
     [text, kind] = [`Connection lost, next try in ${left} s`, "bad"];
-  } else if (state?.ended) [text, kind] = ["Ended", ""];
+  } else if (link === "token") [text, kind] = ["Token needed", "warn"];
+  else if (state?.ended) [text, kind] = ["Ended", ""];
   else if (state?.muted) [text, kind] = ["Muted", "warn"];
   else if (link === "open" && Object.keys(state?.stats.down ?? {}).length) {
     [text, kind] = ["A device is down", "bad"];

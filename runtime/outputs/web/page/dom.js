@@ -17,7 +17,13 @@ export function write(id, text) {
 }
 
 export const percent = (share) => `${Math.round(100 * share)} %`;
-export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+
+/** "+0.8", "−1.2", "0.0" */
+export function signed(value) {
+  const size = Math.abs(value).toFixed(1);
+  return size === "0.0" ? size : `${value < 0 ? "−" : "+"}${size}`;
+}
+
 export const SENSES = { text: "Words", audio: "Voice", vision: "Face" };
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
 

@@ -64,7 +64,8 @@ function follow() {
   const oval = to.oval[0];
   const xs = oval.filter((_, i) => i % 2 === 0), ys = oval.filter((_, i) => i % 2);
   const middle = (all) => (Math.min(...all) + Math.max(...all)) / 2;
-  const now = { x: middle(xs), y: middle(ys), height: Math.max(...ys) - Math.min(...ys) };
+  const extent = (all) => Math.max(...all) - Math.min(...all);
+  const now = { x: middle(xs), y: middle(ys), width: extent(xs), height: extent(ys) };
   const share = centre ? 0.15 : 1;
   centre ??= now;
   for (const name of Object.keys(now)) centre[name] += share * (now[name] - centre[name]);
@@ -91,7 +92,8 @@ function draw(now) {
 }
 
 function inTheMiddle(width, height) {
-  const scale = (0.8 * height) / Math.max(centre.height, 1e-3);
+  const scale = Math.min(
+    (0.8 * height) / Math.max(centre.height, 1e-3), (0.6 * width) / Math.max(centre.width * aspect, 1e-3));
   return (x, y) => [
     width / 2 + (x - centre.x) * scale * aspect, height / 2 + (y - centre.y) * scale,
   ];
@@ -119,9 +121,9 @@ function drawPart(pen, part, points, place) {
   trace(pen, corners, CLOSED.has(part));
   pen.setLineDash(unsure && part === "oval" ? [6, 6] : []);
   pen.strokeStyle = pen.fillStyle = colour;
-  pen.lineWidth = part === "oval" ? 2.5 : 1.8;
+  pen.lineWidth = picture ? 1.4 : part === "oval" ? 2.5 : 1.8;
   const filled = { oval: 0.1, brows: 0.75, irises: 0.9, lips: 0.28 }[part];
-  if (filled && !(picture && part === "oval")) {
+  if (filled && !picture) {
     pen.globalAlpha = filled;
     pen.fill();
   }

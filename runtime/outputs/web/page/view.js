@@ -5,6 +5,7 @@ import { showFace } from "./face.js";
 import { mixed } from "./transcript.js";
 
 const DEVICES = { camera: "Camera", microphone: "Microphone", words: "Speech-to-text", model: "Model" };
+const OF_FILES = { camera: "Pictures", microphone: "Sound" };
 const STATES = { on: "on", off: "none", muted: "muted", down: "down" };
 const LATENCY = { queue: "Queue", words: "Words", inference: "Model" };
 
@@ -14,6 +15,7 @@ export function showEvent(event) {
   box.dataset.emotion = event?.emotion ?? "none";
   box.dataset.sure = event ? sure : "yes";
   box.classList.toggle("early", event?.type === "provisional");
+  at("counted").hidden = at("took").hidden = !event;
   if (!event) return;
   write("kind", event.type === "provisional" ? "While they speak" : "Last utterance");
   const share = percent(confidence(event));
@@ -88,7 +90,7 @@ export function showState(state, event) {
   const rows = Object.entries(DEVICES).map(([name, label]) => {
     const { state: how, note } = state.devices[name];
     const row = element("li", how);
-    row.append(element("b", "", label), element("span", "", how === "on" && note ? note : STATES[how]));
+    row.append(element("b", "", state.live ? label : OF_FILES[name] ?? label), element("span", "", how === "on" && note ? note : STATES[how]));
     if (how === "down" || (how === "off" && note)) row.append(element("em", "", note));
     return row;
   });
