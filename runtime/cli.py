@@ -43,8 +43,8 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
-and --baseline-file ask for. Only --download opens a connection.
+Everything runs on this machine; nothing is sent but what --web answers. Nothing is stored but what
+--record, --save-media and --baseline-file ask for. Only --download opens a connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """

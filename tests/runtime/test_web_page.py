@@ -187,6 +187,7 @@ def test_what_a_talk_looks_like(browser: Browser, face: Seen) -> None:
         for dark in (False, True):
             for name, size in (("desk", DESK), ("phone", PHONE)):
                 browser.size(size, dark=dark)
+                stream.seen = replace(face)  # a new picture
                 browser.picture(f"{name}-{'dark' if dark else 'light'}")
         for size in (SMALL, PHONE, (800, 600), DESK):
             browser.size(size)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiohttp
 import av
 import numpy as np
 
@@ -158,3 +160,43 @@ def decoded(text: str) -> dict[str, Any]:
     found = json.loads(text)
     assert isinstance(found, dict)
     return found
+
+
+def get(web: WebServer, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    async def ask() -> tuple[int, str, dict[str, str]]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(web.url.rstrip("/") + path, headers=headers) as answer,
+        ):
+            return answer.status, await answer.text(), dict(answer.headers)
+
+    return run(ask)
+
+
+def raw(web: WebServer, sent: bytes, *, timeout_s: float = 5.0) -> bytes:
+    """What comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=timeout_s) as client:
+        got = b""
+        with suppress(ConnectionError, TimeoutError):
+            client.sendall(sent)
+        with suppress(ConnectionError, TimeoutError):
+            while piece := client.recv(65_536):
+                got += piece
+        return got
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ")[1]) if answer else 0
+
+
+async def messages(socket_: aiohttp.ClientWebSocketResponse, n: int) -> list[dict[str, Any]]:
+    return [decoded(await socket_.receive_str(timeout=5)) for _ in range(n)]
+
+
+def handshake(web: WebServer, path: str, *more: str) -> bytes:
+    lines = (
+        f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{web.port}", "Upgrade: websocket",
+        "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13", *more,
+    )  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode()

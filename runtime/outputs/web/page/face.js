@@ -93,7 +93,7 @@ function draw(now) {
 
 function inTheMiddle(width, height) {
   const scale = Math.min(
-    (0.8 * height) / Math.max(centre.height, 1e-3), (0.6 * width) / Math.max(centre.width * aspect, 1e-3));
+    (0.8 * height) / Math.max(centre.height, 1e-3), (0.66 * width) / Math.max(centre.width * aspect, 1e-3));
   return (x, y) => [
     width / 2 + (x - centre.x) * scale * aspect, height / 2 + (y - centre.y) * scale,
   ];
