@@ -99,7 +99,7 @@ class Browser:
         self.driver.find_element("id", name).click()
 
     def picture(self, name: str) -> None:
-        time.sleep(0.6)  # what moves comes to rest
+        time.sleep(0.4)  # what moves comes to rest
         self.driver.save_screenshot(str(self.folder / f"{name}.png"))
 
     def complaints(self) -> list[str]:
@@ -231,7 +231,8 @@ def test_room_camera_and_connection_look_like_what_they_are(browser: Browser, fa
         web.emit(an_event(1))
         browser.until(browser.said)
         port = web.port
-    browser.until(lambda: "Connection lost" in browser.text("#status"))
+    browser.until(lambda: browser.text("#status") == "Connection lost")
+    assert browser.text("#retry").startswith("next try in")
     assert browser.ask("return document.body.dataset.link") == "lost"
     assert browser.said() == ["sentence 1"]
     browser.picture("connection-lost")

@@ -159,7 +159,7 @@ class App:
 
     async def _socket(self, request: web.Request, feed: Feed) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
-            max_msg_size=_MAX_MESSAGE, writer_limit=_WRITE_LIMIT, compress=False, timeout=2.0
+            max_msg_size=_MAX_MESSAGE, writer_limit=_WRITE_LIMIT, compress=False, timeout=1.0
         )
         await socket.prepare(request)
         self._sockets.add(socket)

@@ -81,8 +81,7 @@ function showStatus() {
   const state = session.state;
   let [text, kind] = ["Connecting", ""];
   if (link === "lost") {
-    const left = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
-    [text, kind] = [`Connection lost, next try in ${left} s`, "bad"];
+    [text, kind] = ["Connection lost", "bad"];
   } else if (link === "token") [text, kind] = ["Token needed", "warn"];
   else if (state?.ended) [text, kind] = ["Ended", ""];
   else if (state?.muted) [text, kind] = ["Muted", "warn"];
@@ -92,7 +91,9 @@ function showStatus() {
   const behind = session.finals.length - known;
   if (paused) [text, kind] = [`Paused${behind > 0 ? `, ${behind} new` : ""}`, "warn"];
   write("status", text);
-  at("status").dataset.kind = kind;
+  at("pill").dataset.kind = kind;
+  const left = Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
+  write("retry", link === "lost" ? `next try in ${left} s` : ""); // not read out
   const open = link === "open";
   at("mute").disabled = !open || Boolean(state?.ended);
   at("mute").setAttribute("aria-pressed", String(Boolean(state?.muted)));

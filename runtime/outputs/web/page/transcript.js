@@ -32,15 +32,23 @@ export function showTranscript(session, when) {
       items.set(key, entry(event, false));
       list.insertBefore(items.get(key), early);
     }
-    items.get(key).querySelector("time").textContent = when(event);
+    const time = items.get(key).querySelector("time"), text = when(event);
+    if (time.textContent !== text) time.textContent = text;
   }
-  early?.remove();
-  early = session.early && entry(session.early, true);
-  if (early) list.append(early);
+  showEarly(session.early);
   at("nothing").hidden = list.children.length > 0;
   const n = session.finals.length;
   at("count").textContent = n ? `${n} utterance${n > 1 ? "s" : ""}` : "";
   follow();
+}
+
+let estimate = null;
+function showEarly(event) {
+  if (event === estimate) return;
+  estimate = event;
+  early?.remove();
+  early = event && entry(event, true);
+  if (early) list.append(early);
 }
 
 function entry(event, isEarly) {

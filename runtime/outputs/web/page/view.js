@@ -9,7 +9,11 @@ const OF_FILES = { camera: "Pictures", microphone: "Sound" };
 const STATES = { on: "on", off: "none", muted: "muted", down: "down" };
 const LATENCY = { queue: "Queue", words: "Words", inference: "Model" };
 
+let shown, listed = "";
+
 export function showEvent(event) {
+  if (event === shown) return;
+  shown = event;
   const sure = event && !event.uncertain ? "yes" : "no";
   const box = at("feeling");
   box.dataset.emotion = event?.emotion ?? "none";
@@ -87,6 +91,10 @@ function showLatency(latency) {
 
 export function showState(state, event) {
   showInView(state, event);
+  const { dropped, restarts } = state.stats;
+  const now = JSON.stringify([state.devices, state.live, dropped, restarts]);
+  if (now === listed) return;
+  listed = now;
   const rows = Object.entries(DEVICES).map(([name, label]) => {
     const { state: how, note } = state.devices[name];
     const row = element("li", how);
@@ -95,8 +103,8 @@ export function showState(state, event) {
     return row;
   });
   at("devices").replaceChildren(...rows);
-  const lost = Object.entries(state.stats.dropped).filter(([, n]) => n);
-  const again = Object.entries(state.stats.restarts).filter(([, n]) => n);
+  const lost = Object.entries(dropped).filter(([, n]) => n);
+  const again = Object.entries(restarts).filter(([, n]) => n);
   write("dropped", [
     ...lost.map(([name, n]) => `${n} ${name === "vision" ? "pictures" : "pieces of sound"} skipped`),
     ...again.map(([name, n]) => `${SENSES[name] ?? name}: device opened again ${n}×`),
