@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import option, parse
 from .errors import DmdLiveError, UsageError
@@ -21,6 +21,9 @@ from .stream.options import StreamOptions
 from .system import threads
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .outputs.web.server import WebServer
+
 __all__ = ["Options", "main"]
 
 _DEMO = Path(__file__).parent / "demo" / "demo.mp4"
@@ -29,6 +32,7 @@ _EPILOG = """examples:
   dmd-live --file talk.mp4 --json         a file, one JSON line per utterance
   dmd-live --camera 0                      webcam and default microphone
   dmd-live --microphone default            voice only
+  dmd-live --demo --web 8080               a page in the browser: http://127.0.0.1:8080/
   dmd-live --camera 0 --record day.jsonl   words, feature rows and events of it in a file
   dmd-live --replay day.jsonl --bundle B   the same with another model
   dmd-live --doctor                        is this machine ready? what is missing, what mends it
@@ -40,8 +44,9 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
-and --baseline-file ask for. Only --download and --zenoh open connections.
+Everything runs on this machine; nothing is sent but what --web answers and --zenoh publishes. Nothing
+is stored but what --record, --save-media and --baseline-file ask for. Only --download and --zenoh
+open connections.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
@@ -72,6 +77,21 @@ class Options(StreamOptions):
         None, metavar="FILE", help="with --zenoh: a configuration of Zenoh, in place of loopback"
     )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
+    web: str | None = option(
+        None,
+        metavar="[HOST:]PORT",
+        help="show a page in the browser there, and send events to programs by WebSocket; HOST "
+        "0.0.0.0 lets other machines in, with a token (docs/web.md)",
+    )
+    web_token: str | None = option(
+        None, metavar="TOKEN", help="what clients of --web must show; others can see it in `ps`"
+    )
+    web_token_file: str | None = option(
+        None, metavar="FILE", help="the same, read from a file that only you can read"
+    )
+    web_picture: bool = option(
+        False, help="with --web: show the camera's picture too, not only the face's lines"
+    )
     demo: bool = option(False, help="analyse the built-in clip")
     doctor: bool = option(
         False, help="check what the other options need (default: camera 0, microphone) and stop"
@@ -191,7 +211,9 @@ def _listen(options: Options) -> None:
             raise UsageError(
                 "--demo brings its own clip; leave out --file, --camera, --microphone, --replay"
             )
-        options = replace(options, file=str(_DEMO))
+        # Before a browser, the clip plays as if it were live.
+        paced = options.realtime or options.web is not None
+        options = replace(options, file=str(_DEMO), realtime=paced)
     if options.file is None and not options.devices and options.replay is None:
         raise UsageError("nothing to listen to; try --demo, --file FILE or --camera 0 (--help)")
     if options.camera is not None and options.microphone is None and options.file is None:
@@ -206,22 +228,41 @@ def _listen(options: Options) -> None:
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
     # The panel of a live terminal and the window show them; lines would flood the terminal.
     wanted["provisional"] |= on_panel or (options.devices and options.overlay)
-    _watch(_with_outputs(wanted, options), options, on_panel=on_panel)
+    web = _web(options)
+    if web is not None:
+        wanted["provisional"] = True
+    stream = _with_outputs(wanted, options, web)
+    _watch(stream if web is None else web.watch(stream), options, on_panel=on_panel, web=web)
 
 
-def _with_outputs(wanted: dict[str, Any], options: Options) -> EmotionStream:
+def _with_outputs(
+    wanted: dict[str, Any], options: Options, web: "WebServer | None"
+) -> EmotionStream:
     """The stream, and the sinks that are asked for."""
+    sinks: list[Any] = [] if web is None else [web]
     if options.zenoh is None:
         if options.zenoh_config is not None:
             raise UsageError("--zenoh-config belongs to --zenoh KEY")
-        return EmotionStream(**wanted)
+        return EmotionStream(**wanted, sinks=sinks)
     from .outputs.zenoh_sink import ZenohSink
 
     config = None if options.zenoh_config is None else Path(options.zenoh_config)
     sink = ZenohSink(options.zenoh, config)
-    stream = EmotionStream(**wanted, sinks=[sink])
+    stream = EmotionStream(**wanted, sinks=[*sinks, sink])
     sink.obey = stream.command
     return stream
+
+
+def _web(options: Options) -> "WebServer | None":
+    """The server that --web asks for, not open yet."""
+    token, file = options.web_token, options.web_token_file
+    if options.web is None:
+        if token is not None or file is not None or options.web_picture:
+            raise UsageError("--web-token, --web-token-file and --web-picture go with --web")
+        return None
+    from .outputs.web.server import WebServer
+
+    return WebServer(options.web, token=token, token_file=file, picture=options.web_picture)
 
 
 def _obey(stream: EmotionStream) -> None:
@@ -242,11 +283,15 @@ def _may_read() -> bool:
         return False
 
 
-def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
+def _watch(
+    stream: EmotionStream, options: Options, *, on_panel: bool, web: "WebServer | None" = None
+) -> None:
     """Print or show a stream's events, and what is to be said at its end."""
     if options.overlay:
         stream.on_event(partial(_line, options))
     with stream:
+        if web is not None:
+            print(f"dmd-live: the page is at {web.url}", file=sys.stderr)
         if options.devices and _may_read():
             threading.Thread(target=_obey, args=(stream,), name="dmd-live-in", daemon=True).start()
         try:
@@ -256,6 +301,8 @@ def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
                 show(stream)  # the window wants this thread; lines come from the stream's
             else:
                 _show(stream, options, on_panel=on_panel)
+            if web is not None and stream.ended:
+                web.wait()  # until Ctrl-C: what a file said can still be looked at
         except KeyboardInterrupt:
             _drop_output()  # a reader that does not read would hold the end up
             print(file=sys.stderr)
@@ -305,7 +352,8 @@ def _show(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
                 view.show(event)
         return
     for event in stream:
-        _print(options, event)
+        if options.provisional or event.type == "final":
+            _print(options, event)
 
 
 def _summary(stats: dict[str, Any]) -> None:

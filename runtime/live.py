@@ -136,6 +136,7 @@ class EmotionStream:
         `replay`: events judged again, and how many of them differ from what was recorded.
         `baseline`: from how many utterances it was learned. `media`: as `recording`.
         `engine`: its name and precision, None before it is open.
+        `source`: whether it is live, and the modalities that it delivers.
         """
         parts = self._parts
         recognizer = None if parts is None else parts.recognizer
@@ -160,6 +161,10 @@ class EmotionStream:
             "baseline": 0 if parts is None or parts.baseline is None else parts.baseline.n_learned,
             "media": parts and parts.media and parts.media.stats,
             "engine": parts and described(parts.engine),
+            "source": {
+                "live": self._live,
+                "delivers": sorted(getattr(self._source, "modalities", ())) if parts else [],
+            },
         }
 
     @property

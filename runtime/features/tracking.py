@@ -63,6 +63,11 @@ class Seen:
         """The first face's box, None without one."""
         return self.faces[0].box if self.faces else None
 
+    @property
+    def landmarks(self) -> Float | None:
+        """(478, 3) of the first face (see `vision.Face`), None without one."""
+        return self.faces[0].landmarks if self.faces else None
+
 
 @dataclass
 class _Track:

@@ -1,16 +1,22 @@
-"""Fixtures of devices that can be made to fail (see `devices.py`)."""
+"""Fixtures of devices that can be made to fail (see `devices.py`), and of the web server."""
 
+import logging
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import cv2
 import pytest
 
 from tests.runtime.devices import Camera, Microphone, wav
+
+if TYPE_CHECKING:
+    from runtime.outputs.web.server import WebServer
+    from tests.runtime.web import Stream
 
 
 @pytest.fixture
@@ -51,3 +57,27 @@ def camera(demo: Path) -> Iterator[Camera]:
 def talk(demo: Path, tmp_path: Path) -> Path:
     """The demo clip's sound, two sentences."""
     return wav(demo, tmp_path / "talk.wav")
+
+
+@pytest.fixture
+def stream() -> "Stream":
+    """What the web server watches."""
+    from tests.runtime.web import Stream
+
+    return Stream()
+
+
+@pytest.fixture
+def web(stream: "Stream") -> Iterator["WebServer"]:
+    from tests.runtime.web import serving
+
+    with serving(stream) as server:
+        yield server
+
+
+@pytest.fixture
+def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever strangers send: no traceback, not one line."""
+    with caplog.at_level(logging.WARNING):
+        yield
+    assert not caplog.records
