@@ -14,6 +14,8 @@ from typing import Any
 from .config import option, parse
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
+from .outputs.chosen import OutputOptions, outlets
+from .outputs.outlet import Outlet, finish_together
 from .schemas import EmotionEvent
 from .store import models
 from .stream.options import StreamOptions
@@ -23,6 +25,7 @@ from .version import __version__
 __all__ = ["Options", "main"]
 
 _DEMO = Path(__file__).parent / "demo" / "demo.mp4"
+_FINISH_S = 10.0  # outputs that are behind at the end of a file
 _EPILOG = """examples:
   dmd-live --demo                          the built-in clip, through the whole path
   dmd-live --file talk.mp4 --json         a file, one JSON line per utterance
@@ -39,15 +42,15 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine; nothing is sent. Nothing is stored but what --record, --save-media
-and --baseline-file ask for. Only --download opens a connection.
+Everything runs on this machine. Nothing is sent but what --udp asks for. Nothing is stored but what
+--record, --save-media, --baseline-file and --out ask for. --download opens a connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(StreamOptions):
+class Options(OutputOptions, StreamOptions):
     """One emotion per utterance from words, voice and face: of a file, or live."""
 
     input: str | None = option(None, metavar="FILE", help="the former name of --file")
@@ -182,7 +185,8 @@ def _listen(options: Options) -> None:
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
     # The panel of a live terminal and the window show them; lines would flood the terminal.
     wanted["provisional"] |= on_panel or (options.devices and options.overlay)
-    _watch(EmotionStream(**wanted), options, on_panel=on_panel)
+    outputs = outlets(options, early=options.provisional)
+    _watch(EmotionStream(**wanted, sinks=outputs), options, outputs, on_panel=on_panel)
 
 
 def _obey(stream: EmotionStream) -> None:
@@ -203,7 +207,9 @@ def _may_read() -> bool:
         return False
 
 
-def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
+def _watch(
+    stream: EmotionStream, options: Options, outputs: Sequence[Outlet], *, on_panel: bool
+) -> None:
     """Print or show a stream's events, and what is to be said at its end."""
     if options.overlay:
         stream.on_event(partial(_line, options))
@@ -217,6 +223,7 @@ def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
                 show(stream)  # the window wants this thread; lines come from the stream's
             else:
                 _show(stream, options, on_panel=on_panel)
+            finish_together(outputs, _FINISH_S)
         except KeyboardInterrupt:
             _drop_output()  # a reader that does not read would hold the end up
             print(file=sys.stderr)
@@ -235,7 +242,7 @@ def _watch(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
 
 def _on_screen(options: Options) -> bool:
     """Whether a person looks on."""
-    return sys.stdout.isatty() and not options.json
+    return sys.stdout.isatty() and not options.json and not options.quiet
 
 
 def _line(options: Options, event: EmotionEvent) -> None:
@@ -245,6 +252,8 @@ def _line(options: Options, event: EmotionEvent) -> None:
 
 def _print(options: Options, event: EmotionEvent) -> None:
     """One line. A full disk ends the analysis of a file, and costs a live stream this line only."""
+    if options.quiet:
+        return
     try:
         print(event.to_json() if options.json else readable(event), flush=True)
     except BrokenPipeError:

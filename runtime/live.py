@@ -67,6 +67,9 @@ class EmotionStream:
         self._owned, self._releasing = ExitStack(), threading.Lock()
         self._parts: Parts | None = None
         self._thread: threading.Thread | None = None
+        for sink in self._wanted_sinks:
+            if (attach := getattr(sink, "attach", None)) is not None:
+                attach(self)
 
     def __enter__(self) -> "EmotionStream":
         if self._thread is not None:
@@ -135,6 +138,7 @@ class EmotionStream:
         `recording`: its file, events and why it stopped ("" while it goes on), None without one.
         `replay`: events judged again, and how many of them differ from what was recorded.
         `baseline`: from how many utterances it was learned. `media`: as `recording`.
+        `outputs`: what sinks say of themselves, such as events sent, waiting and lost.
         `engine`: its name and precision, None before it is open.
         """
         parts = self._parts
@@ -158,6 +162,7 @@ class EmotionStream:
             "replay": dict(self._runner.replayed),
             "baseline": 0 if parts is None or parts.baseline is None else parts.baseline.n_learned,
             "media": parts and parts.media and parts.media.stats,
+            "outputs": [sink.stats for sink in self._wanted_sinks if hasattr(sink, "stats")],
             "engine": parts and described(parts.engine),
         }
 
