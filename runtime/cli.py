@@ -42,7 +42,7 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine. Nothing is sent but what --udp asks for. Nothing is stored but what
+Everything runs on this machine. Nothing is sent but what --udp and --mqtt ask for. Nothing is stored but what
 --record, --save-media, --baseline-file and --out ask for. --download opens a connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.

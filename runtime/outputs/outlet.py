@@ -65,6 +65,8 @@ class Outlet:
         self._opened, self._told = False, ""
         self._n_sent, self._n_failures, self._failed_s = 0, 0, float("-inf")
         self._error = ""
+        self._in_hand: EmotionEvent | None = None
+        self._ending, self._ended = threading.Lock(), False
 
     def __enter__(self) -> "Outlet":
         kind = self._carrier.name.split()[0]
@@ -76,6 +78,7 @@ class Outlet:
         self.finish(CLOSE_S)
         if self._thread is not None:
             threads.join([self._thread], max(0.0, self._backlog.left_s) + _LATE_S)
+            self._end()  # if it hangs
 
     def attach(self, stream: Any) -> None:
         """Let the carrier know the stream, if it takes commands."""
@@ -126,8 +129,7 @@ class Outlet:
                 self._backlog.drop(finals=False)  # they are stale when it works again
                 self._backlog.pause(min(wait_s, max(0.0, self._backlog.left_s)))
         self._shut(self._over)
-        self._backlog.drop(finals=True)
-        self._tell_lost()
+        self._end()
 
     def _carry(self) -> None:
         """Until the end; raises what the carrier raises."""
@@ -145,6 +147,7 @@ class Outlet:
             self._error = self._told = ""
 
     def _send(self, event: EmotionEvent) -> None:
+        self._in_hand = event
         try:
             self._carrier.send(event, self._over)
             self._n_sent += 1
@@ -154,6 +157,8 @@ class Outlet:
         except Exception:  # a fault in the carrier: the next event may pass
             self._backlog.n_lost[event.type] += 1
             raise
+        finally:
+            self._in_hand = None
 
     def _fail(self, reason: str, *, calm: bool) -> None:
         self._n_failures += 1
@@ -168,8 +173,16 @@ class Outlet:
             with suppress(OSError):
                 self._carrier.close(over)
 
-    def _tell_lost(self) -> None:
-        lost = self._backlog.n_lost
+    def _end(self) -> None:
+        """Tell what is lost, once."""
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+        self._backlog.drop(finals=True)
+        lost = dict(self._backlog.n_lost)
+        if self._in_hand is not None:
+            lost[self._in_hand.type] += 1
         parts = [
             f"{lost[kind]} {what}{'s' if lost[kind] > 1 else ''}"
             for kind, what in (("final", "final event"), ("provisional", "early estimate"))
