@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .config import option, parse
+from . import settings
+from .config import given, option
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
 from .outputs.chosen import OutputOptions, outlets
@@ -42,8 +43,12 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine. Nothing is sent but what --udp and --mqtt ask for. Nothing is stored but what
---record, --save-media, --baseline-file and --out ask for. --download opens a connection.
+Every option may also stand in a TOML file that --config names, or in a variable: --hop-ms is hop_ms
+and DMD_LIVE_HOP_MS. --no-NAME takes back a switch from there, as in --no-provisional.
+
+Everything runs on this machine. Nothing is sent but what --udp and --mqtt ask for. Nothing is
+stored but what --record, --save-media, --baseline-file and --out ask for. --download opens a
+connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
@@ -53,6 +58,9 @@ Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the mes
 class Options(OutputOptions, StreamOptions):
     """One emotion per utterance from words, voice and face: of a file, or live."""
 
+    config: str | None = option(
+        None, metavar="FILE", help="read options from a TOML file; the command line goes before it"
+    )
     input: str | None = option(None, metavar="FILE", help="the former name of --file")
     json: bool = option(
         False,
@@ -76,13 +84,14 @@ class Options(OutputOptions, StreamOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(Options, argv, prog="dmd-live", epilog=_EPILOG)
+    on_command_line = given(Options, argv, prog="dmd-live", epilog=_EPILOG)
     logging.basicConfig(format="dmd-live: %(message)s", level=logging.WARNING)
-    if options.input is not None:
-        print("dmd-live: --input is now called --file", file=sys.stderr)
-        options = replace(options, file=options.input, input=None)
     code = 0
     try:
+        options = settings.complete(Options, on_command_line, os.environ)
+        if options.input is not None:
+            print("dmd-live: --input is now called --file", file=sys.stderr)
+            options = replace(options, file=options.input, input=None)
         # What stops a service ends it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _run(options)
