@@ -108,7 +108,11 @@ class EmotionStream:
         self._thread = threading.Thread(
             target=self._run, args=(self._parts,), name="dmd-live", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C while it starts: `__exit__` is not called after this
+            self.close()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -260,10 +264,10 @@ class EmotionStream:
         self._runner.closing = True
         if self._thread is threading.current_thread():
             return  # it ends after this callback, and releases then
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
         self._release()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
 
     def _run(self, parts: Parts) -> None:

@@ -71,7 +71,11 @@ class Outlet:
     def __enter__(self) -> "Outlet":
         kind = self._carrier.name.split()[0]
         self._thread = threading.Thread(target=self._work, name=f"dmd-live-{kind}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C while it starts: `__exit__` is not called after this
+            self._backlog.finish(0.0)
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

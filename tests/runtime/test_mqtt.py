@@ -326,6 +326,32 @@ def test_the_command_line_publishes(mosquitto: Mosquitto, root: Path) -> None:
         assert len(reader.payloads("/events")) == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_stopped_says_so(
+    mosquitto: Mosquitto, root: Path, demo: Path, number: int
+) -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    args = ["--file", str(demo), "--realtime", "--quiet", "--exec", "sleep 600", "--mqtt",
+            f"mqtt://127.0.0.1:{mosquitto.port}/robot"]  # fmt: skip
+    with (
+        Reader(mosquitto, "robot/#") as reader,
+        subprocess.Popen(
+            [sys.executable, "-c", code, *args], cwd=root, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        until(lambda: reader.payloads("/state") == ["online"])
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)  # the program that it runs has ended, too
+        assert process.returncode == 0
+        assert "Traceback" not in errors
+        until(lambda: reader.payloads("/state") == ["online", "offline"])
+        log = (mosquitto.folder / "log").read_text()
+    assert re.search(r"Received DISCONNECT from dmd-live-", log)  # it said so itself
+
+
 @pytest.mark.parametrize(
     ("args", "what"),
     [
