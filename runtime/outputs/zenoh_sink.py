@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..schemas import EmotionEvent
+from .commands import Obeying
 
 __all__ = ["ENDPOINT", "ZenohSink"]
 
@@ -41,6 +42,10 @@ class ZenohSink:
         self._latest: str | None = None
         self._publisher: Any = None
         self._owned = ExitStack()
+
+    def attach(self, stream: Obeying) -> None:
+        """Who obeys the commands, where nobody was named."""
+        self.obey = self.obey or stream.command
 
     def __enter__(self) -> "ZenohSink":
         try:

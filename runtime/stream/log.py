@@ -62,6 +62,23 @@ class EventLog:
             self._change.notify_all()
         self._wake()
 
+    def after(self, seen: int, timeout_s: float | None) -> tuple[int, EmotionEvent] | None:
+        """The oldest event that is newer than number `seen`, and its number.
+
+        None when none comes in time, or at the end; then raises what the log ended with.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._ended or self._newest() > seen, timeout_s)
+            found, ended = self._after(seen), self._ended
+        if found is None and ended:
+            self._raise()
+        return found
+
+    def exhausted(self, seen: int) -> bool:
+        """Whether no event newer than number `seen` will come."""
+        with self._change:
+            return self._ended and self._newest() <= seen
+
     def __iter__(self) -> Iterator[EmotionEvent]:
         """Events from the oldest one on, as they come; raises what the log ended with."""
         seen = -1

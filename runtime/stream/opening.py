@@ -20,6 +20,7 @@ from ..judging.baseline import Baseline
 from ..judging.calibration import CONVERSATION, PRIORS
 from ..judging.judge import Judge
 from ..outputs.media import SoundFolder
+from ..outputs.outlet import CLOSE_S
 from ..outputs.recording import Recorder, Recording
 from ..outputs.sinks import Sink
 from ..sources.base import Source
@@ -111,6 +112,7 @@ def open_parts(
     opened = ExitStack()
     owned.callback(_close_sinks, opened)
     entered = tuple(opened.enter_context(sink) for sink in sinks)
+    owned.callback(_finish_sinks, entered)
     if media is not None:
         media.open()
     recorder = None
@@ -246,6 +248,13 @@ def _open_recorder(
         "per_person": per_person,
     }
     return Recorder(path, header)
+
+
+def _finish_sinks(sinks: Sequence[Sink]) -> None:
+    """Sinks that need time at the end have it together."""
+    for sink in sinks:
+        if (finish := getattr(sink, "finish", None)) is not None:
+            finish(CLOSE_S)
 
 
 def _close_sinks(opened: ExitStack) -> None:

@@ -311,7 +311,7 @@ def test_a_port_in_use_and_no_aiohttp(
     web: WebServer, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = WebServer(str(web.port))
-    second.watch(stream)
+    second.attach(stream)
     with pytest.raises(UsageError, match=f"port {web.port} .* in use.* or 0 for any"):
         second.__enter__()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -96,7 +96,7 @@ class Stream:
 @contextmanager
 def serving(stream: Stream, address: str = "0", **options: Any) -> Iterator[WebServer]:
     web = WebServer(address, **options)
-    web.watch(stream)
+    web.attach(stream)
     with web:
         yield web
 

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import UsageError
 from ...schemas import EmotionEvent
@@ -22,15 +22,13 @@ _N_QUEUED = 128  # connections that wait to be accepted
 _SEND_BUFFER = 65_536  # bytes; a slow client shall lag in the queue that knows what to drop
 _JOIN_S = 3.0
 
-AnyStream = TypeVar("AnyStream", bound=Watched)
-
 
 class WebServer:
     """Serves a page and a WebSocket with what a stream says, from a thread of its own.
 
     ```
     web = WebServer("8080")
-    with web.watch(EmotionStream(camera=0, microphone="default", provisional=True, sinks=[web])):
+    with EmotionStream(camera=0, microphone="default", provisional=True, sinks=[web]):
         print(web.url)
         web.wait()
     ```
@@ -63,10 +61,9 @@ class WebServer:
         self.port = self._address.port
         """The one that is listened on, once open."""
 
-    def watch(self, stream: AnyStream) -> AnyStream:
-        """Serve this stream, whose sink it is; returns it."""
+    def attach(self, stream: Watched) -> None:
+        """Serve this stream, whose sink it is."""
         self._stream = stream
-        return stream
 
     @property
     def url(self) -> str:
@@ -83,7 +80,7 @@ class WebServer:
 
     def __enter__(self) -> "WebServer":
         if self._stream is None:
-            raise UsageError("tell the web server its stream first: web.watch(stream)")
+            raise UsageError("a web server is a sink: EmotionStream(..., sinks=[web])")
         listener = self._listener()
         self.port = listener.getsockname()[1]
         self._thread = threading.Thread(
