@@ -12,23 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from runtime.features.spec import MODALITIES, SPEC
+from runtime.features.spec import MODALITIES
 
 from ..config import ModelConfig
 from .fusion import SigmoidGate, SoftmaxGate
+from .inputs import Inputs, summary, transformer
 from .language import LanguageEncoder
 from .layers import (
-    AttentionPool,
-    ConvFront,
-    Dropout,
     Head,
-    LastStep,
-    MaskedConv,
-    Normalise,
-    NormaliseVision,
-    Statistics,
-    Transformer,
-    TransformerConfig,
 )
 
 __all__ = ["DMD", "OTHERS", "Features"]
@@ -61,7 +52,7 @@ class Features:
     present: Tensor
 
 
-class DMD(nn.Module):
+class DMD(Inputs):
     """The model that is exported. Its emotions are logits of a world where all are equally common;
     temperatures and the prior are applied beside the graph (`runtime/judging/calibration.py`).
 
@@ -71,70 +62,27 @@ class DMD(nn.Module):
     def __init__(
         self, config: ModelConfig, language: LanguageEncoder | None, n_emotions: int
     ) -> None:
-        super().__init__()
-        self.config, self.n_outputs = config, 1 + n_emotions
+        super().__init__(config, language)
+        self.n_outputs = 1 + n_emotions
         d = config.dim
-        self.language = language
-        self.normalise = nn.ModuleDict(
-            {
-                "audio": Normalise(config.audio_dim),
-                # The runtime's own rows have columns of known meaning; others are just numbers.
-                "vision": NormaliseVision()
-                if config.vision_dim == SPEC.vision_dim
-                else Normalise(config.vision_dim),
-            }
-            if config.standardise
-            else {}
-        )
-        self.dropout_text = Dropout(config.dropout_text)
-        dims = {
-            "text": config.text_dim if language is None else language.dim,
-            "audio": config.audio_dim,
-            "vision": config.vision_dim,
-        }
-        kernels = (config.kernel_text, config.kernel_audio, config.kernel_vision)
-        strides = (1, config.stride_audio, config.stride_vision)
-        self.project = nn.ModuleDict(
-            {
-                m: MaskedConv(dims[m], d, kernel, stride, pad=config.masked)
-                for m, kernel, stride in zip(MODALITIES, kernels, strides, strict=True)
-            }
-        )
-        if config.front_audio:
-            self.project["audio"] = ConvFront(
-                config.audio_dim,
-                config.front_audio,
-                d,
-                config.kernel_audio,
-                config.stride_audio,
-                config.dropout_head,
-            )
-        self.statistics = (
-            Statistics(config.audio_dim, config.statistics_audio, d, config.dropout_head)
-            if config.statistics_audio
-            else None
-        )
-        if config.masked:
-            self.missing = nn.ParameterDict(
-                {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
-            )
         self.encode_common = nn.Linear(d, d, bias=False)  # 1x1 convolution, shared
         self.encode_private = nn.ModuleDict({m: nn.Linear(d, d, bias=False) for m in MODALITIES})
         if config.orthogonal:
             for encoder in (self.encode_common, *self.encode_private.values()):
                 nn.init.orthogonal_(cast(nn.Linear, encoder).weight)
-        self.self_common = nn.ModuleDict({m: _transformer(config, d, m) for m in MODALITIES})
+        self.self_common = nn.ModuleDict({m: transformer(config, d, m) for m in MODALITIES})
         self.crossmodal = nn.ModuleDict(
             {
-                f"{source}_to_{m}": _transformer(config, d, source)
+                f"{source}_to_{m}": transformer(config, d, source)
                 for m in MODALITIES
                 for source in OTHERS[m]
             }
         )
-        self.memory = nn.ModuleDict({m: _transformer(config, 2 * d, "text") for m in MODALITIES})
-        self.pool_homo = nn.ModuleDict({m: _summary(config, d) for m in MODALITIES})
-        self.pool_hetero = nn.ModuleDict({m: _summary(config, 2 * d) for m in MODALITIES})
+        self.memory = nn.ModuleDict({m: transformer(config, 2 * d, "text") for m in MODALITIES})
+        self.pool_homo = nn.ModuleDict({m: summary(config, d) for m in MODALITIES})
+        self.pool_hetero = nn.ModuleDict({m: summary(config, 2 * d) for m in MODALITIES})
         steps = (config.n_steps_text, config.n_steps_audio, config.n_steps_vision)
+        kernels = (config.kernel_text, config.kernel_audio, config.kernel_vision)
         n_left = {
             m: n - kernel + 1 for m, n, kernel in zip(MODALITIES, steps, kernels, strict=True)
         }
@@ -161,7 +109,7 @@ class DMD(nn.Module):
         (B, Tv, Dv) float32 and `text_mask`, `audio_mask`, `vision_mask` (B, T) bool, all false
         where a modality is absent.
         """
-        shallow, mask, present = self._shallow(batch)
+        shallow, mask, present = self.shallow(batch)
         common, private = shallow, shallow
         if self.config.decoupled:
             common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
@@ -215,53 +163,6 @@ class DMD(nn.Module):
             features.weight,
         )
 
-    def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
-        """Set the statistics of raw rows from a batch of training utterances."""
-        for m in self.normalise:
-            normalise = cast(Normalise, self.normalise[m])
-            valid = batch[f"{m}_mask"]
-            if isinstance(normalise, NormaliseVision):
-                valid = valid & (batch[m][..., -1] > 0)
-            _fit(normalise, normalise.prepare(batch[m], batch[f"{m}_mask"])[valid])
-        if self.statistics is not None:
-            of_all = self.statistics.prepare(*self._voice(batch))
-            _fit(self.statistics.normalise, of_all[batch["audio_mask"].any(dim=1)])
-
-    def _shallow(
-        self, batch: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """X~ and masks; an absent modality becomes one learned token (masked) or zeros."""
-        present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
-        shallow, masks = {}, {}
-        for k, m in enumerate(MODALITIES):
-            here, mask = present[:, k, None, None], batch[f"{m}_mask"]
-            if not self.config.masked:
-                mask = here[..., 0].expand_as(mask)  # padding is data
-            x, mask = self.project[m](self._rows(m, batch), mask)
-            if m == "audio" and self.statistics is not None:
-                x = x + self.statistics(*self._voice(batch))[:, None]
-            if self.config.masked:
-                x = torch.where(here, x, self.missing[m])
-            shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True
-        return shallow, masks, present
-
-    def _rows(self, m: str, batch: dict[str, Tensor]) -> Tensor:
-        """Raw rows of a modality (B, T, dim): encoded words, or standardised features."""
-        if m != "text":
-            rows, mask = batch[m], batch[f"{m}_mask"]
-            return self.normalise[m](rows, mask) if m in self.normalise else rows
-        if self.language is None:
-            return self.dropout_text(batch["text"])
-        mask = batch["text_mask"]
-        if not self.config.masked:
-            mask = mask & (batch["input_ids"] != 0)  # BERT's [PAD], the only padding masked
-        return self.dropout_text(self.language(batch["input_ids"], _first_on(mask)))
-
-    def _voice(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardised audio rows (B, Ta, 43), their mask, and which of them are voiced."""
-        voicing = batch["audio"][..., SPEC.n_mels + 1]
-        return self._rows("audio", batch), batch["audio_mask"], voicing >= SPEC.voicing_threshold
-
     def _reinforce(self, m: str, private: dict[str, Any], mask: dict[str, Any]) -> Tensor:
         """Private rows of `m` attend to both other modalities; summary (B, 2 d) (paper eq. 8)."""
         crossed = [
@@ -278,40 +179,3 @@ class DMD(nn.Module):
         if self.config.summary == "last" and not self.config.masked:
             return cast(Tensor, transformer(rows, None, mask, last=True)[:, -1])
         return cast(Tensor, pool(transformer(rows, None, mask), mask))
-
-
-def _fit(normalise: Normalise, rows: Tensor) -> None:
-    """Take the statistics of rows (n, dim); none, where nobody is heard or seen in a data set."""
-    if len(rows):
-        normalise.mean.copy_(rows.mean(dim=0))
-        normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
-
-
-def _summary(config: ModelConfig, dim: int) -> nn.Module:
-    return LastStep() if config.summary == "last" else AttentionPool(dim)
-
-
-def _transformer(config: ModelConfig, dim: int, source: str) -> Transformer:
-    dropout = {
-        "text": config.dropout_attention_text,
-        "audio": config.dropout_attention_audio,
-        "vision": config.dropout_attention_vision,
-    }
-    return Transformer(
-        dim,
-        TransformerConfig(
-            n_heads=config.n_heads,
-            n_layers=config.n_layers,
-            dropout=config.dropout,
-            dropout_embed=config.dropout_embed,
-            dropout_attention=dropout[source],
-            causal=config.causal,
-            published_positions=config.published_positions,
-        ),
-    )
-
-
-def _first_on(mask: Tensor) -> Tensor:
-    """`mask` (B, T) with the first position switched on where a sample has none."""
-    first = torch.arange(mask.shape[1], device=mask.device) == 0
-    return mask | (first & ~mask.any(dim=1, keepdim=True))

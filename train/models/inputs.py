@@ -1,0 +1,167 @@
+"""From raw rows to X~: what the DMD and the models that it is compared with have in common."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from runtime.features.spec import MODALITIES, SPEC
+
+from ..config import ModelConfig
+from .language import LanguageEncoder
+from .layers import (
+    AttentionPool,
+    ConvFront,
+    Dropout,
+    LastStep,
+    MaskedConv,
+    Normalise,
+    NormaliseVision,
+    Statistics,
+    Transformer,
+    TransformerConfig,
+)
+
+__all__ = ["Inputs", "summary", "transformer"]
+
+
+class Inputs(nn.Module):
+    """Encoded words and standardised rows, brought to the common width; a missing modality.
+
+    `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
+    """
+
+    def __init__(self, config: ModelConfig, language: LanguageEncoder | None) -> None:
+        super().__init__()
+        self.config = config
+        d = config.dim
+        self.language = language
+        self.normalise = nn.ModuleDict(
+            {
+                "audio": Normalise(config.audio_dim),
+                # The runtime's own rows have columns of known meaning; others are just numbers.
+                "vision": NormaliseVision()
+                if config.vision_dim == SPEC.vision_dim
+                else Normalise(config.vision_dim),
+            }
+            if config.standardise
+            else {}
+        )
+        self.dropout_text = Dropout(config.dropout_text)
+        dims = {
+            "text": config.text_dim if language is None else language.dim,
+            "audio": config.audio_dim,
+            "vision": config.vision_dim,
+        }
+        kernels = (config.kernel_text, config.kernel_audio, config.kernel_vision)
+        strides = (1, config.stride_audio, config.stride_vision)
+        self.project = nn.ModuleDict(
+            {
+                m: MaskedConv(dims[m], d, kernel, stride, pad=config.masked)
+                for m, kernel, stride in zip(MODALITIES, kernels, strides, strict=True)
+            }
+        )
+        if config.front_audio:
+            self.project["audio"] = ConvFront(
+                config.audio_dim,
+                config.front_audio,
+                d,
+                config.kernel_audio,
+                config.stride_audio,
+                config.dropout_head,
+            )
+        self.statistics = (
+            Statistics(config.audio_dim, config.statistics_audio, d, config.dropout_head)
+            if config.statistics_audio
+            else None
+        )
+        if config.masked:
+            self.missing = nn.ParameterDict(
+                {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
+            )
+
+    def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
+        """Set the statistics of raw rows from a batch of training utterances."""
+        for m in self.normalise:
+            normalise = cast(Normalise, self.normalise[m])
+            valid = batch[f"{m}_mask"]
+            if isinstance(normalise, NormaliseVision):
+                valid = valid & (batch[m][..., -1] > 0)
+            _fit(normalise, normalise.prepare(batch[m], batch[f"{m}_mask"])[valid])
+        if self.statistics is not None:
+            of_all = self.statistics.prepare(*self._voice(batch))
+            _fit(self.statistics.normalise, of_all[batch["audio_mask"].any(dim=1)])
+
+    def shallow(
+        self, batch: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """X~ and masks; an absent modality becomes one learned token (masked) or zeros."""
+        present = torch.stack([batch[f"{m}_mask"].any(dim=1) for m in MODALITIES], dim=1)
+        shallow, masks = {}, {}
+        for k, m in enumerate(MODALITIES):
+            here, mask = present[:, k, None, None], batch[f"{m}_mask"]
+            if not self.config.masked:
+                mask = here[..., 0].expand_as(mask)  # padding is data
+            x, mask = self.project[m](self._rows(m, batch), mask)
+            if m == "audio" and self.statistics is not None:
+                x = x + self.statistics(*self._voice(batch))[:, None]
+            if self.config.masked:
+                x = torch.where(here, x, self.missing[m])
+            shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True
+        return shallow, masks, present
+
+    def _rows(self, m: str, batch: dict[str, Tensor]) -> Tensor:
+        """Raw rows of a modality (B, T, dim): encoded words, or standardised features."""
+        if m != "text":
+            rows, mask = batch[m], batch[f"{m}_mask"]
+            return self.normalise[m](rows, mask) if m in self.normalise else rows
+        if self.language is None:
+            return self.dropout_text(batch["text"])
+        mask = batch["text_mask"]
+        if not self.config.masked:
+            mask = mask & (batch["input_ids"] != 0)  # BERT's [PAD], the only padding masked
+        return self.dropout_text(self.language(batch["input_ids"], _first_on(mask)))
+
+    def _voice(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardised audio rows (B, Ta, 43), their mask, and which of them are voiced."""
+        voicing = batch["audio"][..., SPEC.n_mels + 1]
+        return self._rows("audio", batch), batch["audio_mask"], voicing >= SPEC.voicing_threshold
+
+
+def summary(config: ModelConfig, dim: int) -> nn.Module:
+    """What makes one vector of a sequence (B, T, dim)."""
+    return LastStep() if config.summary == "last" else AttentionPool(dim)
+
+
+def transformer(config: ModelConfig, dim: int, source: str) -> Transformer:
+    """A transformer of the configuration; `source`: the modality attended to."""
+    dropout = {
+        "text": config.dropout_attention_text,
+        "audio": config.dropout_attention_audio,
+        "vision": config.dropout_attention_vision,
+    }
+    return Transformer(
+        dim,
+        TransformerConfig(
+            n_heads=config.n_heads,
+            n_layers=config.n_layers,
+            dropout=config.dropout,
+            dropout_embed=config.dropout_embed,
+            dropout_attention=dropout[source],
+            causal=config.causal,
+            published_positions=config.published_positions,
+        ),
+    )
+
+
+def _fit(normalise: Normalise, rows: Tensor) -> None:
+    """Take the statistics of rows (n, dim); none, where nobody is heard or seen in a data set."""
+    if len(rows):
+        normalise.mean.copy_(rows.mean(dim=0))
+        normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
+
+
+def _first_on(mask: Tensor) -> Tensor:
+    """`mask` (B, T) with the first position switched on where a sample has none."""
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return mask | (first & ~mask.any(dim=1, keepdim=True))
