@@ -103,6 +103,8 @@ class LossConfig:
     hetero_prior: str = "text>audio text>vision vision>audio"  # defaults are the published ones
     distil_by_divergence: bool = False  # of the emotions; false: L1 of all outputs, as published
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
+    edge_rule: str = "published"  # how they are learned: `RULES` in train/models/gd_unit.py
+    edge_mixture: float = 1.0  # how right a mixture of teachers is, under rules that ask for it
 
 
 @dataclass(frozen=True, kw_only=True)

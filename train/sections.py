@@ -36,7 +36,7 @@ _LOSS_GROUPS = {
         "(orthogonality) and group by label (margin), unweighted: lower is better.",
     ),
     "Distillation": (
-        ("distil_", "edges_", "teacher"),
+        ("distil_", "edges_", "mixture_", "teacher"),
         "Gaps between teachers and students (distil, teacher) and between mean edges and their "
         "prior (edges), unweighted: the first may grow as the modalities become better.",
     ),
@@ -135,7 +135,8 @@ def _metrics(info: dict[str, Any]) -> Section:
 
 def _subsets(info: dict[str, Any]) -> Section:
     """The test split's metrics by subset of modalities."""
-    test = {name: row for name, row in info["metrics"]["test"].items() if isinstance(row, dict)}
+    split = "test" if "test" in info["metrics"] else "valid"
+    test = {name: row for name, row in info["metrics"][split].items() if isinstance(row, dict)}
     names = list(dict.fromkeys(n for row in test.values() for n, v in row.items() if _number(v)))
     rows = [[subset, *(_cell(n, row.get(n)) for n in names)] for subset, row in test.items()]
     rivals = [i for i, subset in enumerate(test) if subset in {"+".join(s) for s in SUBSETS}]
@@ -150,7 +151,9 @@ def _subsets(info: dict[str, Any]) -> Section:
         "(↓: less is better). Rows that are no subset hold other utterances and do not compete."
     )
     return page.section(
-        "subsets", "Test split by modality", page.table(header, rows, caption, frozenset(best))
+        "subsets",
+        f"{split.capitalize()} split by modality",
+        page.table(header, rows, caption, frozenset(best)),
     )
 
 

@@ -88,6 +88,9 @@ class Options:
         None, metavar="DIR", help="begin with the weights of this checkpoint, of an equal model"
     )
     tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
+    no_test: bool = option(
+        False, help="do not read the test split: metrics and pictures are of validation"
+    )
     restart: bool = option(False, help="forget an interrupted or finished run in --out")
 
 
@@ -118,9 +121,9 @@ def train(settings: Config, options: Options) -> None:
     if emotions:
         judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
 
-    test = corpus.held_out("test")
-    metrics = {"valid": judge.table(valid), "test": judge.table(test)}
-    metrics["test"] |= _of_sentences(judge, corpus)
+    metrics = {"valid": judge.table(valid)}
+    if not options.no_test:
+        metrics["test"] = judge.table(corpus.held_out("test")) | _of_sentences(judge, corpus)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
@@ -135,13 +138,14 @@ def train(settings: Config, options: Options) -> None:
     }
     if parallel.is_first():
         with parallel.alone():
+            shown = valid if options.no_test else corpus.held_out("test")
             pictured = analysis.collect(
-                model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
+                model, list(islice(shown, _N_ANALYSED)), tokenizer, judge.calibration
             )
         out.mkdir(parents=True, exist_ok=True)
         analysis.save(out, pictured)
         checkpoint.save(out, dmd, settings, tokenizer, info)
-        _print_table(metrics["test"])
+        _print_table(*list(metrics.items())[-1])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
     state.close()
 
@@ -270,9 +274,9 @@ def _training_batches(
         yield batch, None if teacher is None else teacher(utterances)
 
 
-def _print_table(rows: dict[str, dict[str, float]]) -> None:
+def _print_table(split: str, rows: dict[str, dict[str, float]]) -> None:
     names = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr")
-    print(f"\n{'test split':<20}" + "".join(f"{name:>13}" for name in names))
+    print(f"\n{split + ' split':<20}" + "".join(f"{name:>13}" for name in names))
     for subset, values in rows.items():
         cells = (f"{values[n]:13.3f}" if n in values else f"{'':>13}" for n in names)
         print(f"{subset:<20}" + "".join(cells))
