@@ -35,6 +35,7 @@ class ModelConfig:
     every option to what the published code does.
     """
 
+    kind: str = "dmd"  # or a model to compare with: `KINDS` in train/models/others
     language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
     language_layers: int = 3  # first layers kept; 0 keeps all
     vocabulary: int = 0  # word pieces kept, about: the commonest in the training texts; 0: all

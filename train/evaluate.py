@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _run(options: Options) -> None:
-    source = checkpoint.load(Path(options.checkpoint))
+    source = checkpoint.load_any(Path(options.checkpoint))
     tokenizer = source.folder / "tokenizer.json"
     corpus = open_corpus(
         Path(options.data),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,17 +30,14 @@ from .data.compose import Composer
 from .data.open import FORMATS, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .judging import Judge, calibrate, validate
-from .loop import (
-    Batch,
-    hide,
-    optimiser,
-    train_epoch,
-)
+from .loop import Batch, hide, optimiser, train_epoch
 from .losses import TrainingDMD
-from .models.dmd import DMD
+from .models.inputs import Inputs
 from .models.language import LanguageEncoder, load_frozen, load_pretrained
+from .models.others import CORRKD, new_model
 from .models.tokenizer import pruned, tokenizer_of
 from .models.vocabulary import kept, shrink
+from .others import training_model
 from .state import RunState
 from .teacher import Taught, Teacher
 
@@ -111,7 +109,7 @@ def train(settings: Config, options: Options) -> None:
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
-    model = TrainingDMD(dmd, settings).to(target)
+    model = training_model(dmd, settings, options.teacher_checkpoint).to(target)
     with Board(
         out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
     ) as board:
@@ -137,13 +135,14 @@ def train(settings: Config, options: Options) -> None:
         "seconds": round(state.seconds, 1),
     }
     if parallel.is_first():
-        with parallel.alone():
-            shown = valid if options.no_test else corpus.held_out("test")
-            pictured = analysis.collect(
-                model, list(islice(shown, _N_ANALYSED)), tokenizer, judge.calibration
-            )
         out.mkdir(parents=True, exist_ok=True)
-        analysis.save(out, pictured)
+        if isinstance(model, TrainingDMD):  # the pictures are of its spaces and edges
+            shown = valid if options.no_test else corpus.held_out("test")
+            with parallel.alone():
+                pictured = analysis.collect(
+                    model, list(islice(shown, _N_ANALYSED)), tokenizer, judge.calibration
+                )
+            analysis.save(out, pictured)
         checkpoint.save(out, dmd, settings, tokenizer, info)
         _print_table(*list(metrics.items())[-1])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
@@ -166,6 +165,8 @@ def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]
 def _open_teacher(
     settings: Config, options: Options, corpus: Corpus, state: RunState
 ) -> Teacher | Taught | None:
+    if settings.model.kind == CORRKD:  # which has a teacher of its own kind
+        return None
     if options.teacher_checkpoint is None:
         return None if options.taught is None else Taught(Path(options.taught))
     folder, target = Path(options.teacher_checkpoint), device(options.device)
@@ -185,7 +186,7 @@ def _of_sentences(judge: Judge, corpus: Corpus) -> dict[str, dict[str, float]]:
     return found
 
 
-def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> DMD:
+def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> Inputs:
     """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
     language = _language(settings.model)
@@ -194,14 +195,14 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Pat
         pieces = kept(whole, tokenizer)
         if len(pieces) < language.encoder.get_input_embeddings().num_embeddings:
             shrink(language.encoder, pieces)
-    dmd = DMD(settings.model, language, n_emotions)
+    dmd = new_model(settings.model, language, n_emotions)
     # Spread over the epoch, for batches differ in what they hold.
     chosen = np.linspace(0, corpus.n_training - 1, min(_N_STATISTICS, corpus.n_training))
     dmd.fit_normalisation(collate([corpus.training(0, int(k)) for k in chosen]))
     return dmd
 
 
-def _begin_with(dmd: DMD, folder: Path) -> None:
+def _begin_with(dmd: Inputs, folder: Path) -> None:
     """Load a checkpoint's weights; raises UsageError when they are not of such a model."""
     try:
         dmd.load_state_dict(load_file(folder / "model.safetensors"))
@@ -224,7 +225,7 @@ def _language(config: ModelConfig) -> LanguageEncoder | None:
 
 
 def _run_epochs(
-    model: TrainingDMD,
+    model: Any,
     corpus: Corpus,
     valid: Iterable[Utterance],
     settings: Config,

@@ -62,8 +62,7 @@ class DMD(Inputs):
     def __init__(
         self, config: ModelConfig, language: LanguageEncoder | None, n_emotions: int
     ) -> None:
-        super().__init__(config, language)
-        self.n_outputs = 1 + n_emotions
+        super().__init__(config, language, n_emotions)
         d = config.dim
         self.encode_common = nn.Linear(d, d, bias=False)  # 1x1 convolution, shared
         self.encode_private = nn.ModuleDict({m: nn.Linear(d, d, bias=False) for m in MODALITIES})
@@ -141,26 +140,6 @@ class DMD(Inputs):
             arousal=arousal.squeeze(-1),
             weight=weight,
             present=present,
-        )
-
-    def predict(
-        self, batch: dict[str, Tensor], *, clipped: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The graph outputs of the contract; without `clipped`, sentiments may leave [-3, 3].
-
-        `sentiment` (B,) in [-3, 3], `emotion` (B, n_emotions) balanced logits, `arousal` (B,) in
-        [-1, 1], `modality_sentiment` (B, 3) in [-3, 3] and `modality_weight` (B, 3), both 0 where
-        absent.
-        """
-        features = self(batch)
-        own = torch.stack([features.homo_outputs[m][:, 0] for m in MODALITIES], dim=1)
-        bound = 3.0 if clipped else float("inf")
-        return (
-            features.outputs[:, 0].clamp(-bound, bound),
-            features.outputs[:, 1:],
-            features.arousal.tanh(),
-            own.clamp(-bound, bound) * features.present,
-            features.weight,
         )
 
     def _reinforce(self, m: str, private: dict[str, Any], mask: dict[str, Any]) -> Tensor:

@@ -1,6 +1,6 @@
 """From raw rows to X~: what the DMD and the models that it is compared with have in common."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,15 @@ __all__ = ["Inputs", "summary", "transformer"]
 class Inputs(nn.Module):
     """Encoded words and standardised rows, brought to the common width; a missing modality.
 
-    `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`).
+    `language` is None where a data set brings ready text vectors (`ModelConfig.text_dim`). What
+    `forward` returns has the fields that `predict` reads.
     """
 
-    def __init__(self, config: ModelConfig, language: LanguageEncoder | None) -> None:
+    def __init__(
+        self, config: ModelConfig, language: LanguageEncoder | None, n_emotions: int
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.n_outputs = config, 1 + n_emotions
         d = config.dim
         self.language = language
         self.normalise = nn.ModuleDict(
@@ -80,6 +83,33 @@ class Inputs(nn.Module):
                 {m: nn.Parameter(0.02 * torch.randn(d)) for m in MODALITIES}
             )
 
+    def predict(
+        self, batch: dict[str, Tensor], *, clipped: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The graph outputs of the contract; without `clipped`, sentiments may leave [-3, 3].
+
+        `sentiment` (B,) in [-3, 3], `emotion` (B, n_emotions) balanced logits, `arousal` (B,) in
+        [-1, 1], `modality_sentiment` (B, 3) in [-3, 3] and `modality_weight` (B, 3), both 0 where
+        absent.
+        """
+        features: Any = self(batch)
+        said = features.homo_outputs  # what it says of a modality alone; 0 of those it is silent on
+        own = torch.stack(
+            [
+                said[m][:, 0] if m in said else torch.zeros_like(features.outputs[:, 0])
+                for m in MODALITIES
+            ],
+            dim=1,
+        )
+        bound = 3.0 if clipped else float("inf")
+        return (
+            features.outputs[:, 0].clamp(-bound, bound),
+            features.outputs[:, 1:],
+            features.arousal.tanh(),
+            own.clamp(-bound, bound) * features.present,
+            features.weight,
+        )
+
     def fit_normalisation(self, batch: dict[str, Tensor]) -> None:
         """Set the statistics of raw rows from a batch of training utterances."""
         for m in self.normalise:
@@ -102,7 +132,7 @@ class Inputs(nn.Module):
             here, mask = present[:, k, None, None], batch[f"{m}_mask"]
             if not self.config.masked:
                 mask = here[..., 0].expand_as(mask)  # padding is data
-            x, mask = self.project[m](self._rows(m, batch), mask)
+            x, mask = self.project[m](self.rows(m, batch), mask)
             if m == "audio" and self.statistics is not None:
                 x = x + self.statistics(*self._voice(batch))[:, None]
             if self.config.masked:
@@ -110,7 +140,7 @@ class Inputs(nn.Module):
             shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True
         return shallow, masks, present
 
-    def _rows(self, m: str, batch: dict[str, Tensor]) -> Tensor:
+    def rows(self, m: str, batch: dict[str, Tensor]) -> Tensor:
         """Raw rows of a modality (B, T, dim): encoded words, or standardised features."""
         if m != "text":
             rows, mask = batch[m], batch[f"{m}_mask"]
@@ -125,7 +155,7 @@ class Inputs(nn.Module):
     def _voice(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Standardised audio rows (B, Ta, 43), their mask, and which of them are voiced."""
         voicing = batch["audio"][..., SPEC.n_mels + 1]
-        return self._rows("audio", batch), batch["audio_mask"], voicing >= SPEC.voicing_threshold
+        return self.rows("audio", batch), batch["audio_mask"], voicing >= SPEC.voicing_threshold
 
 
 def summary(config: ModelConfig, dim: int) -> nn.Module:
