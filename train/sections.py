@@ -16,7 +16,7 @@ from .loop import SUBSETS
 from .metrics import expected_calibration_error, reliability
 from .plots import Axis
 
-__all__ = ["sections"]
+__all__ = ["attention_of", "edges_of", "features_of", "sections"]
 
 Array = NDArray[Any]
 Section = tuple[str, str]
@@ -64,11 +64,11 @@ def sections(info: dict[str, Any], found: Analysis, k: int) -> list[Section]:
         ]
     if (rated := ~np.isnan(arrays["sentiment"])).any():
         parts.append(_sentiment(arrays["sentiment_predicted"][rated], arrays["sentiment"][rated]))
-    parts.append(_features(arrays, info["emotions"]))
+    parts.append(features_of(arrays, info["emotions"]))
     if any(f"edges_{space}" in arrays for space in SPACES):
-        parts.append(_edges(arrays))
+        parts.append(edges_of(arrays))
     if found.shown:
-        parts.append(_attention(info, found, k))
+        parts.append(attention_of(info, found, k))
     return parts
 
 
@@ -203,7 +203,7 @@ def _sentiment(predicted: Array, label: Array) -> Section:
     return page.section("sentiment", "Sentiment", page.figures([item]))
 
 
-def _features(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
+def features_of(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
     """t-SNE of the summaries; without emotion labels, coloured by the sentiment's sign."""
     label, names = arrays["emotion"], tuple(emotions)
     if not (label >= 0).any():
@@ -243,7 +243,8 @@ def _tsne(rows: Array) -> Array:
     return np.asarray(tsne.fit_transform(rows.astype(np.float64)))
 
 
-def _edges(arrays: dict[str, Array]) -> Section:
+def edges_of(arrays: dict[str, Array]) -> Section:
+    """Edges over the test utterances, and on the mean."""
     complete = arrays["present"].all(axis=1)
     items = []
     for space in SPACES:
@@ -263,7 +264,7 @@ def _edges(arrays: dict[str, Array]) -> Section:
     return page.section("edges", "Learned edges", note, page.figures(items))
 
 
-def _attention(info: dict[str, Any], found: Analysis, k: int) -> Section:
+def attention_of(info: dict[str, Any], found: Analysis, k: int) -> Section:
     """The six heat maps of one utterance."""
     utterance, arrays = found.shown[k], found.arrays
     items = []
