@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
@@ -122,7 +123,7 @@ def area(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The area under each metric over `RATES`, by trapezoids, divided by the width: 1 at best for
     shares."""
     return {
-        name: float(np.trapezoid([row[name] for row in found], RATES) / (RATES[-1] - RATES[0]))
+        name: float(trapezoid([row[name] for row in found], RATES) / (RATES[-1] - RATES[0]))
         for name in found[0]
     }
 

@@ -46,7 +46,7 @@ def spoil(
         return list(utterances)
     if kind == "whole":
         return _whole(utterances, rate, seed)
-    changed: dict[str, list[Array]] = {}
+    changed: dict[str, Any] = {}
     for k, m in enumerate(MODALITIES):
         rows = [np.asarray(getattr(u, m)) for u in utterances]
         if kind == "noise":
@@ -99,17 +99,16 @@ def _noisy(rows: list[Array], rate: float, rng: np.random.Generator) -> list[Arr
     told = every[every.any(axis=1)]  # not padding
     if not len(told):
         return rows
-    deviation = told.std(axis=0)
-    return [
-        (r + (rate * deviation * rng.standard_normal(r.shape)) * r.any(axis=1)[:, None]).astype(
-            r.dtype
-        )
-        for r in rows
-    ]
+    deviation = rate * told.std(axis=0)
+    out = []
+    for own in rows:
+        there: Array = np.any(own, axis=1, keepdims=True)
+        out.append((own + deviation * rng.standard_normal(own.shape) * there).astype(own.dtype))
+    return out
 
 
 def _swapped(pieces: Array, known: Array, rate: float, rng: np.random.Generator) -> Array:
-    swap = rng.random(len(pieces)) < rate
+    swap: Array = rng.random(len(pieces)) < rate
     swap[[0, -1] if len(pieces) else []] = False
     others = rng.choice(known, len(pieces)) if len(known) else pieces
     return np.where(swap, others, pieces)
