@@ -58,6 +58,8 @@ def test_the_table_says_how_it_was_made() -> None:
     found = result(rows, RULES, about)
     assert found["dmd"]["scores"][0] == pytest.approx(0.53)  # mean of the seven subsets
     assert score(table(0.5), Protocol(config="x", subsets="whole")) == 0.5
+    with pytest.raises(UsageError, match=r"metric 'mae' cannot be had .* there are macro_f1"):
+        score(table(0.5), Protocol(config="x", metric="mae"))
     assert "difference" not in found["dmd"]
     text = markdown(found, {"dmd": "DMD", "misa": "MISA"}, RULES, "test", 2)
     assert "test split; read 2 times, mean of 7 subsets, 3 seeds" in text

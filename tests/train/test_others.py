@@ -14,7 +14,7 @@ from runtime.errors import BundleError, UsageError
 from runtime.features.spec import MODALITIES, SPEC
 from tests.train.published import WIDTHS, utterances, weights
 from tests.train.test_model import N_EMOTIONS, SMALL, batch, small_language
-from train import checkpoint
+from train import checkpoint, config
 from train.config import Config, ModelConfig
 from train.loop import SUBSETS, hide, keep
 from train.models.others import KINDS, CorrKD, new_model
@@ -221,6 +221,29 @@ def test_a_model_of_sentiment_alone_has_one_output(kind: str) -> None:
     assert torch.isfinite(losses.total)
     assert "arousal" not in losses.terms
     assert model.eval().dmd.predict(batch())[1].shape == (6, 0)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_published_preset_s_options_work_for_all(kind: str, root: Path) -> None:
+    """Vectors for words, no masks, causal attention, the last step as summary."""
+    preset = config.load(root / "configs" / "paper_mosi.toml", (f'model.kind="{kind}"',))
+    preset = replace(
+        preset, model=replace(preset.model, text_dim=768, dim=20, n_heads=2, n_layers=1)
+    )
+    torch.manual_seed(0)
+    model = training_model(new_model(preset.model, None, 0), preset, None).train()
+    generator = torch.Generator().manual_seed(0)
+    data = {
+        m: torch.randn(4, n, width, generator=generator)
+        for m, n, width in (("text", 12, 768), ("audio", 30, 5), ("vision", 20, 20))
+    }
+    data |= {f"{m}_mask": torch.ones(data[m].shape[:2], dtype=torch.bool) for m in MODALITIES}
+    nothing = torch.full((4,), -1)
+    labels = {"emotion": nothing, "sentiment": torch.linspace(-3, 3, 4)}
+    losses = model({**data, **labels})
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_late_fusion_is_the_weighted_mean_of_its_branches() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.errors import UsageError
 from runtime.features.spec import MODALITIES
 
 from ..loop import SUBSETS
@@ -23,7 +24,16 @@ _WHOLE = "+".join(MODALITIES)
 
 
 def score(table: Mapping[str, Mapping[str, float]], protocol: Protocol) -> float:
-    """The one number of a run that is tested: the protocol's metric over its subsets."""
+    """The one number of a run that is tested: the protocol's metric over its subsets.
+
+    Raises UsageError where the data set does not give that metric.
+    """
+    known = table[_WHOLE]
+    if protocol.metric not in known:
+        raise UsageError(
+            f"the protocol's metric {protocol.metric!r} cannot be had of this data set; there are "
+            + ", ".join(sorted(known))
+        )
     names = [_WHOLE] if protocol.subsets == "whole" else ["+".join(s) for s in SUBSETS]
     return float(np.mean([table[name][protocol.metric] for name in names]))
 
