@@ -14,7 +14,7 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 
 from . import training
-from .comparison import pictures, protocol, reading, runs
+from .comparison import mmsa_csv, pictures, protocol, reading, runs
 from .comparison.models import MODELS, chosen
 from .comparison.protocol import Protocol, Reads
 from .comparison.runs import Task
@@ -131,6 +131,7 @@ def _write(
     about = {"protocol_sha256": rules.sha256(), "commit": commit(), "test_reads": reads}
     write_json(out / f"{split}.json", {"split": split, **about, "models": found})
     (out / f"{split}.md").write_text(table + "\n", encoding="utf-8")
+    mmsa_csv.write(out / f"{split}-mmsa.csv", found)
     html = pictures.document(out, found, titles, rules, split)
     (out / f"{split}.html").write_text(html, encoding="utf-8")
     print(f"\n{table}\n\n{out / split}.json, .md and .html written", flush=True)

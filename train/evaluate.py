@@ -24,7 +24,7 @@ from .metrics import bootstrap
 
 __all__ = ["Options", "Row", "lossy", "robustness", "subsets", "write_predictions"]
 
-_SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7",
+_SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7", "acc5",
           "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")  # fmt: skip
 Infer = Callable[[Iterable[Batch]], Predictions]
 _RATES = tuple(k / 10 for k in range(10))
