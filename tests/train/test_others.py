@@ -270,6 +270,20 @@ def test_a_unimodal_model_hears_one_modality_alone(kind: str) -> None:
     torch.testing.assert_close(without, without[:1].expand_as(without))  # the same for everybody
 
 
+def test_misa_reads_on_after_rows_that_were_lost() -> None:
+    model = training("misa").eval().dmd
+    lossy = batch(2)
+    lossy["audio_mask"][:, 3:6] = False
+    changed = {name: t.clone() for name, t in lossy.items()}
+    changed["audio"][:, 3:6] = 7.0  # nobody sees these
+    last = {name: t.clone() for name, t in lossy.items()}
+    last["audio"][:, 15] += 3.0  # one of the rows that a stride of 3 reads
+    with torch.no_grad():
+        said, same, other = (model(b).outputs for b in (lossy, changed, last))
+    torch.testing.assert_close(said, same)
+    assert not torch.allclose(said, other)
+
+
 def test_central_moments_are_those_of_the_definition() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(6, 3), torch.rand(6, 3)

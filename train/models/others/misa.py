@@ -160,8 +160,11 @@ class _Recurrent(nn.Module):
         self.norm = nn.LayerNorm(2 * width)
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Last states of both, forwards and backwards, over the rows that are on."""
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()
+        """Last states of both, forwards and backwards, up to the last row that is on; rows that are
+        off before it count as 0."""
+        rows = rows * mask[..., None]
+        at = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        lengths = (mask * at).amax(dim=1).clamp(min=1).cpu()
         options: Any = {"batch_first": True, "enforce_sorted": False}
         packed, (one, _) = self.first(pack_padded_sequence(rows, lengths, **options))
         padded, _ = pad_packed_sequence(packed, batch_first=True)
