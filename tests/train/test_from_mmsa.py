@@ -50,6 +50,15 @@ def test_a_data_set_is_found_by_its_name(tmp_path: Path, root: Path) -> None:
     assert feature_file(Path("aligned_50.pkl")) == Path("aligned_50.pkl")
 
 
+def test_labels_of_another_scale_are_refused(tmp_path: Path) -> None:
+    tables = mmsa_file.content()
+    for table in tables.values():
+        table["regression_labels"] = table["regression_labels"] / 3.0
+    path = mmsa_file.write(tmp_path / "unaligned_39.pkl", tables)
+    with pytest.raises(DataError, match="the scale of CH-SIMS"):
+        Mmsa(path, bert=False, padded=False, seed=0)
+
+
 def test_what_is_wrong_with_a_name_is_said(tmp_path: Path) -> None:
     path = configuration(tmp_path)
     with pytest.raises(DataError, match="no sims/aligned; there are mosi/aligned, mosi/unaligned"):

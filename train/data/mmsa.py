@@ -40,6 +40,9 @@ class Mmsa:
             split: _Split.read(content, split, path, bert=bert, padded=padded) for split in SPLITS
         }
         train = self._splits["train"]
+        if np.nanmax(np.abs(train.sentiment), initial=0.0) <= 1.0:
+            scale = "the scale of CH-SIMS; this reads MOSI and MOSEI, rated in [-3, 3]"
+            raise DataError(f"{path}: all labels of train lie in [-1, 1], {scale}")
         self.n_training = len(train.ids)
         self.dims = {m: rows.shape[-1] for m, rows in train.rows.items() if rows.ndim == 3}
         self.lengths = {m: rows.shape[1] for m, rows in train.rows.items()}
