@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ from .teacher import Taught, Teacher
 
 __all__ = ["Options", "device", "train"]
 
-_N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
 _N_STATISTICS = 2_000  # utterances that the input statistics are taken from
 
 
@@ -110,9 +108,8 @@ def train(settings: Config, options: Options) -> None:
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
     model = training_model(dmd, settings, options.teacher_checkpoint).to(target)
-    with Board(
-        out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
-    ) as board:
+    wanted = options.tensorboard and parallel.is_first()
+    with Board(out, wanted=wanted, n_done=state.epoch) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
     judge = Judge(dmd, precision)
@@ -138,11 +135,7 @@ def train(settings: Config, options: Options) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if isinstance(model, TrainingDMD):  # the pictures are of its spaces and edges
             shown = valid if options.no_test else corpus.held_out("test")
-            with parallel.alone():
-                pictured = analysis.collect(
-                    model, list(islice(shown, _N_ANALYSED)), tokenizer, judge.calibration
-                )
-            analysis.save(out, pictured)
+            analysis.keep(out, model, shown, tokenizer, judge.calibration)
         checkpoint.save(out, dmd, settings, tokenizer, info)
         _print_table(*list(metrics.items())[-1])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
