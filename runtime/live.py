@@ -16,8 +16,9 @@ from .outputs.sinks import Sink
 from .schemas import EmotionEvent
 from .sources.base import Source
 from .stream.log import EventLog
-from .stream.opening import Parts, described, open_parts, source_of
+from .stream.opening import Parts, open_parts, source_of
 from .stream.options import from_keywords
+from .stream.replaying import described
 from .stream.running import MUTED_S, Runner
 from .utterances.muting import Muting
 

@@ -13,9 +13,10 @@ from runtime.errors import DmdLiveError
 from . import config, run
 from .data.open import FORMATS
 from .loop import SUBSETS
+from .models.gd_unit import RULES
 from .provenance import commit, write_json
 
-__all__ = ["ABLATIONS", "Options"]
+__all__ = ["ABLATIONS", "EDGE_RULES", "Options"]
 
 _WITHOUT_LANGUAGE = "without language distillation"
 # Name -> the options that differ from the full method.
@@ -36,6 +37,13 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_FIXED = "fixed edges (conventional distillation)"
+# The rules of train/models/gd_unit.py, against no learning at all.
+EDGE_RULES: dict[str, tuple[str, ...]] = {
+    _FIXED: ABLATIONS[_FIXED],
+    **{rule: (f'loss.edge_rule="{rule}"',) for rule in RULES},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -49,9 +57,14 @@ class Options:
     config: str = option(
         "configs/ablation.toml", metavar="FILE", help="TOML file of the full method"
     )
-    out: str = option("runs/ablations", metavar="DIR", help="where the runs and the table go")
-    cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
-    seeds: int = option(5, metavar="N", help="how many seeds to train for each ablation")
+    out: str = option("runs/ablations", metavar="DIR", help="one folder for each, and the table")
+    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
+    seeds: int = option(5, metavar="N", help="seeds of each")
+    edges: bool = option(
+        False,
+        help="instead: the rules by which edges are learned, on validation data; the test split is "
+        "not read",
+    )
     distilled: str | None = option(
         None,
         metavar="DIR",
@@ -101,6 +114,7 @@ def _run(options: Options) -> None:
                 cache=options.cache,
                 seeds=options.seeds,
                 device=options.device,
+                no_test=options.edges,
             ),
         )
     table = markdown(summaries, options.metric)
@@ -109,12 +123,14 @@ def _run(options: Options) -> None:
     write_json(out / "ablations.json", {**about, "results": summaries})
     (out / "ablations.md").write_text(table + "\n", encoding="utf-8")
     print(f"\n{table}\n\n{out / 'ablations.md'} written")
-    if options.distilled is None:
+    if options.distilled is None and not options.edges:
         print(f"left out: {_WITHOUT_LANGUAGE}; it needs --distilled DIR")
 
 
 def chosen(options: Options) -> dict[str, tuple[str, ...]]:
     """Name -> options of every ablation that can be run."""
+    if options.edges:
+        return EDGE_RULES
     if options.distilled is None:
         return ABLATIONS
     language = (f'model.language="{options.distilled}"', "model.language_layers=0")
@@ -125,7 +141,7 @@ def chosen(options: Options) -> dict[str, tuple[str, ...]]:
 def markdown(summaries: dict[str, Any], metric: str) -> str:
     """Mean and standard deviation of `metric` over the seeds, one row each: the mean of the seven
     subsets of modalities, then every subset."""
-    full = summaries["full method"]
+    full = next(iter(summaries.values()))
     subsets = [s for s in full if metric in full[s]]
     seven = [s for s in ("+".join(subset) for subset in SUBSETS) if s in subsets]
     lines = [

@@ -22,9 +22,10 @@ are the edges of a GD-unit that is off. The metadata `shown` lists index, id and
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,23 @@ from runtime.errors import BundleError
 from runtime.features.spec import MODALITIES
 from runtime.judging.calibration import Calibration
 
+from . import parallel
 from .data.utterance import Utterance, collate
 from .loop import batched, likely
 from .losses import TrainingDMD
 from .models.dmd import Features
 
-__all__ = ["FILE", "SPACES", "Analysis", "Shown", "attention_weights", "collect", "load", "save"]
+__all__ = [
+    "FILE",
+    "SPACES",
+    "Analysis",
+    "Shown",
+    "attention_weights",
+    "collect",
+    "keep",
+    "load",
+    "save",
+]
 
 FILE = "analysis.safetensors"
 SPACES = ("homo", "hetero")
@@ -59,6 +71,7 @@ _AXES = {
 }
 _AXES_OF_GD_UNITS = {f"{name}_{s}": axes for s in SPACES for name, axes in
                      (("edges", "n6"), ("prior", "6"))}  # fmt: skip
+_N_ANALYSED = 1_500  # utterances that the pictures of train.report show
 _N_SHOWN = 2  # utterances of each class whose attention is kept
 
 
@@ -108,6 +121,19 @@ def collect(
         for i in chosen
     )
     return Analysis({name: t.cpu().numpy() for name, t in tensors.items()}, shown)
+
+
+def keep(
+    folder: Path,
+    model: TrainingDMD,
+    utterances: Iterable[Utterance],
+    tokenizer_json: Path | None,
+    calibration: Calibration | None,
+) -> None:
+    """`collect` over the first of the utterances, by this process alone, and `save`."""
+    with parallel.alone():
+        some = list(islice(utterances, _N_ANALYSED))
+        save(folder, collect(model, some, tokenizer_json, calibration))
 
 
 def save(folder: Path, analysis: Analysis) -> None:

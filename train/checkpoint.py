@@ -17,18 +17,20 @@ from runtime.judging.calibration import Calibration
 
 from .config import Config, from_dict
 from .models.dmd import DMD
+from .models.inputs import Inputs
 from .models.language import LanguageEncoder
+from .models.others import new_model
 from .provenance import write_json
 
-__all__ = ["Checkpoint", "load", "save"]
+__all__ = ["Checkpoint", "Loaded", "load", "load_any", "save"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint; `info` is the content of `checkpoint.json`."""
+class Loaded:
+    """A loaded checkpoint of any kind; `info` is the content of `checkpoint.json`."""
 
     folder: Path
-    model: DMD
+    model: Inputs
     config: Config
     info: dict[str, Any]
 
@@ -39,8 +41,15 @@ class Checkpoint:
         return Calibration.from_dict(self.info["emotions"], self.info.get("calibration", {}))
 
 
+@dataclass(frozen=True)
+class Checkpoint(Loaded):
+    """A checkpoint of a DMD, which is what can be exported."""
+
+    model: DMD
+
+
 def save(
-    folder: Path, model: DMD, config: Config, tokenizer: Path | None, info: dict[str, Any]
+    folder: Path, model: Inputs, config: Config, tokenizer: Path | None, info: dict[str, Any]
 ) -> None:
     """Write a checkpoint; each file appears whole or not at all, `checkpoint.json` last.
 
@@ -70,18 +79,27 @@ def save(
 
 
 def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
-    """Read a checkpoint for evaluation or export (`model.eval()`).
+    """Read a DMD's checkpoint for evaluation or export (`model.eval()`).
 
     `words_only`: the model is only given words, which do not depend on the feature spec.
 
-    Raises BundleError, in one line, when a file is missing, damaged or of another feature spec.
+    Raises BundleError, in one line, when a file is missing, damaged or of another feature spec, or
+    the model is one that the DMD is compared with.
     """
+    found = load_any(folder, words_only=words_only)
+    if not isinstance(found.model, DMD):
+        raise BundleError(f"{folder}: is a model of kind {found.config.model.kind}, not a DMD")
+    return Checkpoint(folder, found.model, found.config, found.info)
+
+
+def load_any(folder: Path, *, words_only: bool = False) -> Loaded:
+    """Read a checkpoint of any kind, as `load` does."""
     try:
         info = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         config = from_dict(info["config"])
         described = info["language_architecture"]
         language = LanguageEncoder.from_config(described) if described else None
-        model = DMD(config.model, language, len(info["emotions"]))
+        model = new_model(config.model, language, len(info["emotions"]))
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict(weights)
     except FileNotFoundError as error:
@@ -94,4 +112,4 @@ def load(folder: Path, *, words_only: bool = False) -> Checkpoint:
         raise BundleError(f"{folder}: damaged checkpoint ({reason}); train it again") from error
     if not words_only and info["feature_spec_sha256"] != SPEC.sha256():
         raise BundleError(f"{folder}: made with another feature spec; train it again")
-    return Checkpoint(folder, model.eval(), config, info)
+    return Loaded(folder, model.eval(), config, info)

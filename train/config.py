@@ -35,6 +35,7 @@ class ModelConfig:
     every option to what the published code does.
     """
 
+    kind: str = "dmd"  # or a model to compare with: `KINDS` in train/models/others
     language: str = "all-minilm-l6-v2"  # name in the model store, Hugging Face name or folder
     language_layers: int = 3  # first layers kept; 0 keeps all
     vocabulary: int = 0  # word pieces kept, about: the commonest in the training texts; 0: all
@@ -103,6 +104,8 @@ class LossConfig:
     hetero_prior: str = "text>audio text>vision vision>audio"  # defaults are the published ones
     distil_by_divergence: bool = False  # of the emotions; false: L1 of all outputs, as published
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
+    edge_rule: str = "published"  # how they are learned: `RULES` in train/models/gd_unit.py
+    edge_mixture: float = 1.0  # how right a mixture of teachers is, under rules that ask for it
 
 
 @dataclass(frozen=True, kw_only=True)

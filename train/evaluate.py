@@ -24,7 +24,7 @@ from .metrics import bootstrap
 
 __all__ = ["Options", "Row", "lossy", "robustness", "subsets", "write_predictions"]
 
-_SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7",
+_SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7", "acc5",
           "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")  # fmt: skip
 Infer = Callable[[Iterable[Batch]], Predictions]
 _RATES = tuple(k / 10 for k in range(10))
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _run(options: Options) -> None:
-    source = checkpoint.load(Path(options.checkpoint))
+    source = checkpoint.load_any(Path(options.checkpoint))
     tokenizer = source.folder / "tokenizer.json"
     corpus = open_corpus(
         Path(options.data),

@@ -23,7 +23,7 @@ from .loop import (
     predict,
 )
 from .metrics import fit_temperature, risk_threshold
-from .models.dmd import DMD
+from .models.inputs import Inputs
 
 __all__ = ["Judge", "calibrate", "fit_subset", "not_below_one_sense", "validate"]
 
@@ -34,7 +34,7 @@ _ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not cal
 class Judge:
     """Predictions and metrics of a model."""
 
-    dmd: DMD
+    dmd: Inputs
     precision: str
     calibration: Calibration | None = None
 

@@ -14,9 +14,9 @@ from runtime.judging.calibration import BALANCED, Calibration
 
 from .config import OptimConfig
 from .data.corpora import EMOTIONS, NEUTRAL
-from .losses import Losses, TrainingDMD
+from .losses import Losses
 from .metrics import emotion_metrics, sentiment_metrics
-from .models.dmd import DMD
+from .models.inputs import Inputs
 
 __all__ = [
     "SUBSETS",
@@ -42,8 +42,11 @@ SUBSETS: tuple[tuple[str, ...], ...] = tuple(
 )
 
 
-def optimiser(model: TrainingDMD, config: OptimConfig, n_steps: int) -> tuple[Any, Any]:
-    """AdamW with a lower rate for the pretrained language encoder, and its schedule."""
+def optimiser(model: Any, config: OptimConfig, n_steps: int) -> tuple[Any, Any]:
+    """AdamW with a lower rate for the pretrained language encoder, and its schedule.
+
+    `model` is a TrainingDMD or a TrainingOther.
+    """
     encoder = model.dmd.language
     language = {id(p) for p in encoder.parameters()} if encoder else set()
     groups: list[dict[str, Any]] = [
@@ -110,6 +113,7 @@ def hide(batch: Batch, rate: float, rng: np.random.Generator) -> Batch:
     chosen = (rng.random(len(complete)) < rate) & complete
     kept = np.where(chosen, rng.integers(1, 7, len(complete)), 7)  # bits of the subset
     for k, (m, mask) in enumerate(zip(MODALITIES, masks, strict=True)):
+        out[f"{m}_whole"] = mask  # for a teacher that misses nothing
         out[f"{m}_mask"] = mask & torch.from_numpy(kept >> k & 1 > 0)[:, None]
     if "shown" in batch:
         visible = torch.from_numpy(kept[:, None] >> np.arange(3) & 1 > 0)
@@ -154,7 +158,7 @@ def keep(batch: Batch, modalities: Sequence[str], *, cut: bool = False) -> Batch
 
 @torch.no_grad()
 def predict(
-    model: DMD,
+    model: Inputs,
     batches: Iterable[Batch],
     *,
     clipped: bool = True,

@@ -61,6 +61,7 @@ class TrainingDMD(nn.Module):
                 temperature=config.loss.edge_temperature,
                 learned=config.loss.learned_edges,
                 by_divergence=config.loss.distil_by_divergence,
+                rule=config.loss.edge_rule,
             )
             for dim, hidden, prior in (
                 (d, config.model.gd_hidden, config.loss.homo_prior),
@@ -105,9 +106,11 @@ class TrainingDMD(nn.Module):
             ("hetero", config.hetero_gd, self.hetero_gd, (hetero_outputs, hetero_repr)),
         ):
             if used:
-                distilled = unit(*inputs, agree)
+                distilled = unit(*inputs, agree, batch)
                 terms[f"distil_{space}"] = distilled.loss
                 terms[f"edges_{space}"] = distilled.regularisation
+                if unit.mixes:
+                    terms[f"mixture_{space}"] = distilled.mixture
         if taught is not None:
             terms["teacher"] = teacher_loss(features.outputs, taught, config.teacher_temperature)
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
@@ -150,6 +153,7 @@ class TrainingDMD(nn.Module):
             "orthogonality": c.lambda_decoupling * c.gamma,
             "distil": c.lambda_distillation,
             "edges": c.lambda_distillation * c.edge_regularisation,
+            "mixture": c.lambda_distillation * c.edge_mixture,
             "teacher": c.lambda_teacher,
         }
         weighted = [

@@ -42,6 +42,8 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
 def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
     """`predicted`, `labels`: (n,) in [-3, 3], n >= 2. MAE in the label's unit, `corr` Pearson.
 
+    `acc7` and `acc5` compare what is rounded after it is clipped to [-3, 3] and [-2, 2].
+
     Acc-2 and weighted F1 come in both protocols: `nonzero` drops label 0 and compares > 0,
     `haszero` compares negative with non-negative. NaN where a value is undefined.
     """
@@ -49,7 +51,8 @@ def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
     out = {
         "mae": float(np.abs(predicted - labels).mean()),
         "corr": _pearson(predicted, labels),
-        "acc7": float(np.mean(_seven(predicted) == _seven(labels))),
+        "acc7": float(np.mean(_rounded(predicted, 3.0) == _rounded(labels, 3.0))),
+        "acc5": float(np.mean(_rounded(predicted, 2.0) == _rounded(labels, 2.0))),
     }
     for name, truth, guess in (
         ("nonzero", labels[kept] > 0, predicted[kept] > 0),
@@ -124,9 +127,9 @@ def bootstrap(
     return low, high
 
 
-def _seven(values: Array) -> Array:
+def _rounded(values: Array, bound: float) -> Array:
     # numpy rounds half to even, as the protocol wants.
-    return np.round(np.clip(values, -3.0, 3.0))
+    return np.round(np.clip(values, -bound, bound))
 
 
 def _pearson(a: Array, b: Array) -> float:

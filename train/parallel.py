@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,10 +21,9 @@ from torch.distributed.nn.functional import all_gather
 
 from runtime.errors import UsageError
 
-from .models.dmd import Features
-
 __all__ = ["alone", "gather", "is_first", "share", "start", "stop", "wait", "wrap"]
 
+Features = TypeVar("Features")  # a dataclass of tensors and of dictionaries of them
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -88,14 +87,14 @@ def gather(features: Features) -> Features:
     if not dist.is_initialized() or _ALONE.get():
         return features
     gathered: dict[str, Any] = {}
-    for item in fields(features):
+    for item in fields(features):  # type: ignore[arg-type]
         value = getattr(features, item.name)
         gathered[item.name] = (
             {m: _gather(tensor) for m, tensor in value.items()}
             if isinstance(value, dict)
             else _gather(value)
         )
-    return Features(**gathered)
+    return type(features)(**gathered)
 
 
 def _gather(tensor: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def _read(run: Path) -> dict[str, Any]:
         names = {(*epoch["losses"], *epoch["valid"]) for epoch in info["history"]}
         if len(names) != 1:
             raise ValueError("history: epochs differ in what they hold")
-        _ = info["metrics"]["test"]["+".join(MODALITIES)], info["config"]["model"]
+        split = "test" if "test" in info["metrics"] else "valid"
+        _ = info["metrics"][split]["+".join(MODALITIES)], info["config"]["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: damaged ({error}); train again with --restart") from error
     return info

@@ -51,13 +51,13 @@ def main() -> int:
 
 def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
     """Train several seeds; finished ones are kept. Writes and prints mean and deviation."""
-    tables = []
+    tables, split = [], "valid" if options.no_test else "test"
     for seed in range(settings.seed, settings.seed + options.seeds):
         out = Path(options.out) / f"seed-{seed}"
         own = replace(settings, seed=seed)
         if options.restart or not finished(out, own):
             train(own, replace(options, out=str(out)))
-        tables.append(json.loads((out / "checkpoint.json").read_text())["metrics"]["test"])
+        tables.append(json.loads((out / "checkpoint.json").read_text())["metrics"][split])
     summary: dict[str, Any] = {}
     for subset in tables[0]:
         values = {name: [table[subset][name] for table in tables] for name in tables[0][subset]}
@@ -69,7 +69,7 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
             }
             for name, v in values.items()
         }
-    write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, "test": summary})
+    write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, split: summary})
     print(f"\nmean over {options.seeds} seeds (standard deviation)")
     for subset, metrics in summary.items():
         cells = (

@@ -19,7 +19,7 @@ from .loop import SUBSETS
 from .metrics import expected_calibration_error, reliability
 from .plots import Axis
 
-__all__ = ["sections"]
+__all__ = ["attention_of", "edges_of", "features_of", "sections"]
 
 Array = NDArray[Any]
 Section = tuple[str, str]
@@ -39,7 +39,7 @@ _LOSS_GROUPS = {
         "(orthogonality) and group by label (margin), unweighted: lower is better.",
     ),
     "Distillation": (
-        ("distil_", "edges_", "teacher"),
+        ("distil_", "edges_", "mixture_", "teacher"),
         "Gaps between teachers and students (distil, teacher) and between mean edges and their "
         "prior (edges), unweighted: the first may grow as the modalities become better.",
     ),
@@ -67,11 +67,11 @@ def sections(info: dict[str, Any], found: Analysis, k: int) -> list[Section]:
         ]
     if (rated := ~np.isnan(arrays["sentiment"])).any():
         parts.append(_sentiment(arrays["sentiment_predicted"][rated], arrays["sentiment"][rated]))
-    parts.append(_features(arrays, info["emotions"]))
+    parts.append(features_of(arrays, info["emotions"]))
     if any(f"edges_{space}" in arrays for space in SPACES):
-        parts.append(_edges(arrays))
+        parts.append(edges_of(arrays))
     if found.shown:
-        parts.append(_attention(info, found, k))
+        parts.append(attention_of(info, found, k))
     return parts
 
 
@@ -138,7 +138,8 @@ def _metrics(info: dict[str, Any]) -> Section:
 
 def _subsets(info: dict[str, Any]) -> Section:
     """The test split's metrics by subset of modalities."""
-    test = {name: row for name, row in info["metrics"]["test"].items() if isinstance(row, dict)}
+    split = "test" if "test" in info["metrics"] else "valid"
+    test = {name: row for name, row in info["metrics"][split].items() if isinstance(row, dict)}
     names = list(dict.fromkeys(n for row in test.values() for n, v in row.items() if _number(v)))
     rows = [[subset, *(_cell(n, row.get(n)) for n in names)] for subset, row in test.items()]
     rivals = [i for i, subset in enumerate(test) if subset in {"+".join(s) for s in SUBSETS}]
@@ -153,7 +154,9 @@ def _subsets(info: dict[str, Any]) -> Section:
         "(↓: less is better). Rows that are no subset hold other utterances and do not compete."
     )
     return page.section(
-        "subsets", "Test split by modality", page.table(header, rows, caption, frozenset(best))
+        "subsets",
+        f"{split.capitalize()} split by modality",
+        page.table(header, rows, caption, frozenset(best)),
     )
 
 
@@ -203,7 +206,7 @@ def _sentiment(predicted: Array, label: Array) -> Section:
     return page.section("sentiment", "Sentiment", page.figures([item]))
 
 
-def _features(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
+def features_of(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
     """t-SNE of the summaries; without emotion labels, coloured by the sentiment's sign."""
     label, names = arrays["emotion"], tuple(emotions)
     if not (label >= 0).any():
@@ -243,7 +246,8 @@ def _tsne(rows: Array) -> Array:
     return np.asarray(tsne.fit_transform(rows.astype(np.float64)))
 
 
-def _edges(arrays: dict[str, Array]) -> Section:
+def edges_of(arrays: dict[str, Array]) -> Section:
+    """Edges over the test utterances, and on the mean."""
     complete = arrays["present"].all(axis=1)
     items = []
     for space in SPACES:
@@ -263,7 +267,7 @@ def _edges(arrays: dict[str, Array]) -> Section:
     return page.section("edges", "Learned edges", note, page.figures(items))
 
 
-def _attention(info: dict[str, Any], found: Analysis, k: int) -> Section:
+def attention_of(info: dict[str, Any], found: Analysis, k: int) -> Section:
     """The six heat maps of one utterance."""
     utterance, arrays = found.shown[k], found.arrays
     items = []

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from runtime.errors import UsageError
 
 from . import parallel
 from .config import Config
-from .losses import TrainingDMD
 from .provenance import commit
 
 __all__ = ["RunState", "finished"]
@@ -80,7 +80,7 @@ class RunState:
         state.folder.mkdir(parents=True, exist_ok=True)
         return state
 
-    def restore(self, model: TrainingDMD, adam: Any, schedule: Any) -> None:
+    def restore(self, model: nn.Module, adam: Any, schedule: Any) -> None:
         """Load what was saved, if anything was."""
         if self.loaded is not None:
             model.load_state_dict(self.loaded["model"])
@@ -93,7 +93,7 @@ class RunState:
         epoch: int,
         score: float,
         record: dict[str, Any],
-        model: TrainingDMD,
+        model: nn.Module,
         adam: Any,
         schedule: Any,
     ) -> None:
@@ -124,7 +124,7 @@ class RunState:
             if old.name != f"best-{self.best_epoch}.safetensors":
                 old.unlink()
 
-    def restore_best(self, model: TrainingDMD) -> None:
+    def restore_best(self, model: nn.Module) -> None:
         """Load the weights of the best epoch."""
         parallel.wait()
         model.load_state_dict(load_file(self.folder / f"best-{self.best_epoch}.safetensors"))

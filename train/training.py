@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,17 @@ from .data.utterance import Corpus, Utterance, collate
 from .judging import Judge, calibrate, validate
 from .loop import Batch, hide, optimiser, train_epoch
 from .losses import TrainingDMD
-from .models.dmd import DMD
+from .models.inputs import Inputs
 from .models.language import LanguageEncoder, load_frozen, load_pretrained
+from .models.others import CORRKD, new_model
 from .models.tokenizer import pruned, tokenizer_of
 from .models.vocabulary import kept, shrink
+from .others import training_model
 from .state import RunState
 from .teacher import Taught, Teacher
 
 __all__ = ["Options", "device", "train"]
 
-_N_ANALYSED = 1_500  # test utterances that the pictures of train.report show
 _N_STATISTICS = 2_000  # utterances that the input statistics are taken from
 
 
@@ -83,7 +83,10 @@ class Options:
     start: str | None = option(
         None, metavar="DIR", help="begin with the weights of this checkpoint, of the same model"
     )
-    tensorboard: bool = option(False, help="also log every epoch to DIR/tensorboard")
+    tensorboard: bool = option(False, help="log every epoch to DIR/tensorboard as well")
+    no_test: bool = option(
+        False, help="do not read the test split: metrics and pictures are of validation"
+    )
     restart: bool = option(False, help="discard an interrupted or finished run in --out")
 
 
@@ -104,19 +107,18 @@ def train(settings: Config, options: Options) -> None:
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
-    model = TrainingDMD(dmd, settings).to(target)
-    with Board(
-        out, wanted=options.tensorboard and parallel.is_first(), n_done=state.epoch
-    ) as board:
+    model = training_model(dmd, settings, options.teacher_checkpoint).to(target)
+    wanted = options.tensorboard and parallel.is_first()
+    with Board(out, wanted=wanted, n_done=state.epoch) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
     judge = Judge(dmd, precision)
     if emotions:
         judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
 
-    test = corpus.held_out("test")
-    metrics = {"valid": judge.table(valid), "test": judge.table(test)}
-    metrics["test"] |= _of_sentences(judge, corpus)
+    metrics = {"valid": judge.table(valid)}
+    if not options.no_test:
+        metrics["test"] = judge.table(corpus.held_out("test")) | _of_sentences(judge, corpus)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
@@ -130,11 +132,13 @@ def train(settings: Config, options: Options) -> None:
         "seconds": round(state.seconds, 1),
     }
     if parallel.is_first():
-        with parallel.alone():
-            pictured = analysis.collect(
-                model, list(islice(test, _N_ANALYSED)), tokenizer, judge.calibration
-            )
-        _write(out, dmd, settings, tokenizer, info, pictured)
+        out.mkdir(parents=True, exist_ok=True)
+        if isinstance(model, TrainingDMD):  # the pictures are of its spaces and edges
+            shown = valid if options.no_test else corpus.held_out("test")
+            analysis.keep(out, model, shown, tokenizer, judge.calibration)
+        checkpoint.save(out, dmd, settings, tokenizer, info)
+        _print_table(*list(metrics.items())[-1])
+        print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
     state.close()
 
 
@@ -154,6 +158,8 @@ def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]
 def _open_teacher(
     settings: Config, options: Options, corpus: Corpus, state: RunState
 ) -> Teacher | Taught | None:
+    if settings.model.kind == CORRKD:  # which has a teacher of its own kind
+        return None
     if options.teacher_checkpoint is None:
         return None if options.taught is None else Taught(Path(options.taught))
     folder, target = Path(options.teacher_checkpoint), device(options.device)
@@ -173,7 +179,7 @@ def _of_sentences(judge: Judge, corpus: Corpus) -> dict[str, dict[str, float]]:
     return found
 
 
-def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> DMD:
+def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Path | None) -> Inputs:
     """The untrained model; weights and input statistics follow from the seed."""
     torch.manual_seed(settings.seed)
     language = _language(settings.model)
@@ -182,14 +188,14 @@ def _new_model(settings: Config, corpus: Corpus, n_emotions: int, tokenizer: Pat
         pieces = kept(whole, tokenizer)
         if len(pieces) < language.encoder.get_input_embeddings().num_embeddings:
             shrink(language.encoder, pieces)
-    dmd = DMD(settings.model, language, n_emotions)
+    dmd = new_model(settings.model, language, n_emotions)
     # Spread over the epoch, for batches differ in what they hold.
     chosen = np.linspace(0, corpus.n_training - 1, min(_N_STATISTICS, corpus.n_training))
     dmd.fit_normalisation(collate([corpus.training(0, int(k)) for k in chosen]))
     return dmd
 
 
-def _begin_with(dmd: DMD, folder: Path) -> None:
+def _begin_with(dmd: Inputs, folder: Path) -> None:
     """Load a checkpoint's weights; raises UsageError when they are not of such a model."""
     try:
         dmd.load_state_dict(load_file(folder / "model.safetensors"))
@@ -212,7 +218,7 @@ def _language(config: ModelConfig) -> LanguageEncoder | None:
 
 
 def _run_epochs(
-    model: TrainingDMD,
+    model: Any,
     corpus: Corpus,
     valid: Iterable[Utterance],
     settings: Config,
@@ -262,24 +268,9 @@ def _training_batches(
         yield batch, None if teacher is None else teacher(utterances)
 
 
-def _write(
-    out: Path,
-    dmd: DMD,
-    settings: Config,
-    tokenizer: Path | None,
-    info: dict[str, Any],
-    pictured: analysis.Analysis,
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    analysis.save(out, pictured)
-    checkpoint.save(out, dmd, settings, tokenizer, info)
-    _print_table(info["metrics"]["test"])
-    print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
-
-
-def _print_table(rows: dict[str, dict[str, float]]) -> None:
+def _print_table(split: str, rows: dict[str, dict[str, float]]) -> None:
     names = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr")
-    print(f"\n{'test split':<20}" + "".join(f"{name:>13}" for name in names))
+    print(f"\n{split + ' split':<20}" + "".join(f"{name:>13}" for name in names))
     for subset, values in rows.items():
         cells = (f"{values[n]:13.3f}" if n in values else f"{'':>13}" for n in names)
         print(f"{subset:<20}" + "".join(cells))

@@ -6,18 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..engines.base import Engine
-from ..engines.choose import ENGINES, open_engine
+from ..engines.choose import open_engine
 from ..errors import SourceError, UsageError
-from ..features.spec import SPEC
 from ..features.text import TextFeatures
 from ..features.tracking import FaceTracker
 from ..features.turning import Turning
 from ..features.vision import VisionFeatures
 from ..judging.baseline import Baseline
-from ..judging.calibration import CONVERSATION, PRIORS
 from ..judging.judge import Judge
 from ..outputs.media import SoundFolder
 from ..outputs.outlet import CLOSE_S
@@ -33,8 +30,9 @@ from ..utterances.recognizer import Recognizer
 from ..utterances.segmenter import SegmenterConfig
 from ..version import __version__
 from .options import StreamOptions
+from .replaying import compare, engine_name, identity, per_person, prior_of
 
-__all__ = ["Parts", "described", "open_parts", "source_of"]
+__all__ = ["Parts", "open_parts", "source_of"]
 
 _logger = logging.getLogger("dmd_live")
 
@@ -96,12 +94,12 @@ def open_parts(
     owned.enter_context(source)
     text = TextFeatures(bundle.tokenizer_json)
     baseline = _open_baseline(options, source, bundle)
-    engine = open_engine(bundle, _engine_name(options, source))
-    prior = _prior(options, source)
+    engine = open_engine(bundle, engine_name(options, source))
+    prior = prior_of(options, source)
     media = None if options.save_media is None else SoundFolder(Path(options.save_media))
     transcriber, recognizer = None, None
     if isinstance(source, Recording):
-        _compare(source, _identity(bundle, engine))
+        compare(source, identity(bundle, engine))
     else:
         transcriber, no_text = _open_transcriber(options, source, live=live)
         if transcriber is not None:
@@ -132,7 +130,7 @@ def open_parts(
             text,
             baseline,
             prior,
-            per_person=_per_person(options, source),
+            per_person=per_person(options, source),
             explain=options.explain,
         ),
         baseline=baseline,
@@ -142,11 +140,6 @@ def open_parts(
         sinks=entered,
         recorder=recorder,
     )
-
-
-def described(engine: Engine) -> dict[str, str]:
-    """The engine's name and precision."""
-    return {"engine": engine.name, "precision": engine.precision}
 
 
 def _open_transcriber(
@@ -242,7 +235,7 @@ def _open_recorder(
 ) -> Recorder:
     header = {
         "dmd_live": __version__,
-        **_identity(bundle, engine),
+        **identity(bundle, engine),
         "baseline": None if baseline is None else baseline.state(),
         "prior": prior,
         "per_person": per_person,
@@ -262,48 +255,3 @@ def _close_sinks(opened: ExitStack) -> None:
         opened.close()
     except Exception:
         _logger.exception("a sink failed to close")
-
-
-def _engine_name(options: StreamOptions, source: Source | Recording) -> str:
-    """A recording is judged by the engine it was made with: only that one gives equal bits."""
-    if options.engine != "auto" or not isinstance(source, Recording):
-        return options.engine
-    recorded = source.header.get("engine")
-    return recorded if recorded in ENGINES else "auto"
-
-
-def _prior(options: StreamOptions, source: Source | Recording) -> str:
-    if options.prior is None and isinstance(source, Recording):
-        recorded = source.header["prior"]
-        return recorded if recorded in PRIORS else CONVERSATION
-    return options.prior or CONVERSATION
-
-
-def _per_person(options: StreamOptions, source: Source | Recording) -> bool:
-    if isinstance(source, Recording):
-        return bool(source.header.get("per_person", False))
-    return options.per_person
-
-
-def _identity(bundle: Bundle, engine: Engine) -> dict[str, Any]:
-    """What a recording says about who judged it."""
-    return {
-        "feature_spec_sha256": SPEC.sha256(),
-        "bundle_sha256": bundle.info["bundle_sha256"],
-        **described(engine),
-    }
-
-
-def _compare(recording: Recording, now: dict[str, Any]) -> None:
-    """Say it when a recording was judged by another model or engine than it now will be."""
-    was = {"engine": "cpu", **recording.header}
-    if any(was[name] != now[name] for name in ("bundle_sha256", "precision", "engine")):
-        _logger.warning(
-            "recorded with bundle %s (%s, %s), judged with %s (%s, %s): events may differ",
-            was["bundle_sha256"][:12],
-            was["engine"],
-            was["precision"],
-            now["bundle_sha256"][:12],
-            now["engine"],
-            now["precision"],
-        )

@@ -13,6 +13,8 @@ LENGTHS = {
     ("mosei", "unaligned"): (50, 500, 500),
 }
 DIMS = {"mosi": (768, 5, 20), "mosei": (768, 74, 35)}
+# Of what the models to compare with are checked on.
+WIDTHS = {"text": 768, "audio": 6, "vision": 5}
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -29,6 +31,17 @@ def inputs(dataset: str, layout: str) -> dict[str, Tensor]:
         for k in range(3):
             batch[m][k, n * (k + 1) // 4 :] = 0.0
     return batch
+
+
+def utterances() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Four utterances of 9, 7, 7 and 4 steps: rows (4, 9, width) by modality, and the masks; and
+    rows of 16 columns, `hub` (4, 11, 16) and `other` (4, 7, 16)."""
+    here = torch.arange(9) < torch.tensor([9, 7, 7, 4])[:, None]
+    rows = {m: 10.0 * _random(f"rows {m}", [4, 9, n]) for m, n in WIDTHS.items()}
+    rows = {m: values * here[..., None] for m, values in rows.items()}
+    rows["hub"] = 10.0 * _random("hub", [4, 11, 16])
+    rows["other"] = 10.0 * _random("other", [4, 7, 16])
+    return rows, dict.fromkeys(WIDTHS, here)
 
 
 def _random(name: str, shape: list[int]) -> Tensor:

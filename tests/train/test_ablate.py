@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from train import ablate
+from train import ablate, report
 from train.loop import SUBSETS
 
 
@@ -66,3 +66,22 @@ def test_every_switch_is_an_option_that_differs_from_the_full_method(root: Path)
     for name, switches in ablate.ABLATIONS.items():
         changed = config.load(root / "configs" / "quick.toml", switches)
         assert (changed == full) == (name == "full method")
+
+
+def test_rules_of_edges_are_judged_on_validation_data(
+    data: Path, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["fixed edges (conventional distillation)", "together"]
+    chosen = {name: ablate.EDGE_RULES[name] for name in names}
+    monkeypatch.setattr(ablate, "EDGE_RULES", chosen)
+    quick = ";".join((*settings, "optim.epochs=1"))
+    command = ["train.ablate", "--edges", "--data", data, "--cache", data / "cache", "--out",
+               tmp_path, "--seeds", "1", "--set", quick]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert ablate.main() == 0
+    info = json.loads((tmp_path / "together" / "seed-1" / "checkpoint.json").read_text())
+    assert list(info["metrics"]) == ["valid"]  # nobody looked at the test split
+    assert {"mixture_homo", "mixture_hetero"} <= set(info["history"][0]["losses"])
+    assert report.write(report.Options(run=str(tmp_path / "together" / "seed-1"))).exists()
+    table = (tmp_path / "ablations.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in table[2:]] == names

@@ -22,7 +22,14 @@ from train.losses import (
     task_loss,
 )
 from train.models.dmd import DMD
-from train.models.gd_unit import EDGES, GraphDistillation, discrepancy, parse_edges
+from train.models.gd_unit import (
+    EDGES,
+    RULES,
+    GraphDistillation,
+    discrepancy,
+    parse_edges,
+    task_error,
+)
 from train.models.language import LanguageEncoder
 
 N_EMOTIONS = 7
@@ -338,3 +345,86 @@ def test_hidden_modalities_may_be_cut(model: TrainingDMD, subset: tuple[str, ...
         whole = model.dmd.predict(keep(batch(), subset))
         for a, b in zip(model.dmd.predict(short), whole, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_of_edges_teaches_as_much_in_all(rule: str) -> None:
+    torch.manual_seed(0)
+    unit = GraphDistillation(8, 16, 8, favoured=((0, 1),), temperature=1.0, rule=rule)
+    labels = {"emotion": torch.tensor([0, 1, -1, 2]), "sentiment": torch.zeros(4)}
+    present = torch.tensor([[True, True, True]] * 3 + [[True, False, True]])
+    logits = torch.randn(4, 3, 8, requires_grad=True)
+    out = unit(logits, torch.randn(4, 3, 16), present, labels)
+    torch.testing.assert_close(out.edges.sum(1), torch.ones(4))
+    assert not out.edges[3, [k for k, e in enumerate(EDGES) if 1 in e]].any()
+    if rule in ("per_student", "together"):
+        for j in range(3):
+            into = out.edges[:3, [k for k, e in enumerate(EDGES) if e[1] == j]]
+            torch.testing.assert_close(into.sum(1), torch.full((3,), 1 / 3))
+    flat = unit(torch.zeros(4, 3, 8), torch.zeros(4, 3, 16), present, labels)
+    assert flat.loss == 0.0  # who agrees has nothing to learn
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_through_the_distance_edges_learn_under_the_old_rules_alone(rule: str) -> None:
+    torch.manual_seed(0)
+    unit = GraphDistillation(8, 16, 8, favoured=(), temperature=1.0, rule=rule)
+    labels = {"emotion": torch.tensor([0, 1, -1]), "sentiment": torch.zeros(3)}
+    present = torch.ones(3, 3, dtype=torch.bool)
+    out = unit(torch.randn(3, 3, 8), torch.randn(3, 3, 16), present, labels)
+    weight = unit.by_class if rule == "per_class" else unit.edge.weight
+    through_distance = rule in ("published", "per_student", "no_constant")
+    assert out.loss.requires_grad == through_distance
+    assert (
+        unit.mixes == out.mixture.requires_grad == (rule in ("detached", "per_class", "together"))
+    )
+    if rule != "by_error":
+        (out.loss + out.mixture).backward()
+        assert weight.grad is not None
+        assert weight.grad.any()
+
+
+def test_who_is_right_teaches() -> None:
+    labels = {"emotion": torch.tensor([2, -1]), "sentiment": torch.full((2,), torch.nan)}
+    logits = torch.zeros(2, 3, 8)
+    logits[0, 0, 3] = 4.0  # text says class 2, and is right
+    logits[0, 1, 1] = 4.0  # audio says class 0
+    present = torch.ones(2, 3, dtype=torch.bool)
+    unit = GraphDistillation(8, 16, 8, favoured=(), temperature=1.0, rule="by_error")
+    edges = unit(logits, torch.zeros(2, 3, 16), present, labels).edges
+    named = {edge: float(edges[0, k]) for k, edge in enumerate(EDGES)}
+    assert named[0, 1] == named[0, 2] > named[2, 0] == named[2, 1] > named[1, 0] == named[1, 2]
+    torch.testing.assert_close(edges[1], edges[0])  # unlabelled: as the labelled ones on the mean
+    error = task_error(logits, labels)
+    expected = torch.nn.functional.cross_entropy(logits[0, :, 1:], torch.tensor([2] * 3),
+                                                 reduction="none")  # fmt: skip
+    torch.testing.assert_close(error[0], expected)
+    assert error[1].isnan().all()
+    rated = task_error(torch.tensor([[[1.0], [-1.0], [0.0]]]), {**labels, "emotion":
+                       torch.tensor([-1]), "sentiment": torch.tensor([2.0])})  # fmt: skip
+    torch.testing.assert_close(rated, torch.tensor([[1.0, 3.0, 2.0]]))
+
+
+def test_a_mixture_of_teachers_turns_to_the_one_who_is_right() -> None:
+    torch.manual_seed(0)
+    unit = GraphDistillation(8, 16, 8, favoured=(), temperature=1.0, rule="per_class")
+    labels = {"emotion": torch.tensor([1, 1]), "sentiment": torch.full((2,), torch.nan)}
+    logits = torch.zeros(2, 3, 8)
+    logits[:, 2, 2] = 6.0  # vision is right, the others say nothing
+    adam = torch.optim.Adam([unit.by_class], 0.1)
+    present = torch.ones(2, 3, dtype=torch.bool)
+    for _ in range(60):
+        adam.zero_grad()
+        unit(logits, torch.zeros(2, 3, 16), present, labels).mixture.backward()
+        adam.step()
+    edges = unit(logits, torch.zeros(2, 3, 16), present, labels).edges[0]
+    named = {edge: float(edges[k]) for k, edge in enumerate(EDGES)}
+    assert named[2, 0] > 5 * named[1, 0]
+    assert named[2, 1] > 5 * named[0, 1]
+    assert unit.by_class.grad is not None
+    assert not unit.by_class.grad[[0, 2, 3, 4, 5, 6]].any()  # no other class learned of it
+
+
+def test_an_unknown_rule_is_named() -> None:
+    with pytest.raises(UsageError, match=r"edge_rule 'x': there are published, detached"):
+        GraphDistillation(8, 16, 8, favoured=(), temperature=1.0, rule="x")

@@ -18,6 +18,8 @@ __all__ = ["Mmsa"]
 _SIX = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")  # MOSEI's order
 _KNOWN = {(5, 20): "mosi", (74, 35): "mosei"}  # widths of audio and vision
 
+_FEW = 20  # fewer labels of MOSI can all be small
+
 
 class Mmsa:
     """One pickle. `dims`, `lengths`: width and stored steps of each modality; `n_not_finite`: how
@@ -35,6 +37,10 @@ class Mmsa:
             split: _Split.read(content, split, path, bert=bert, padded=padded) for split in SPLITS
         }
         train = self._splits["train"]
+        largest = np.nanmax(np.abs(train.sentiment), initial=0.0)
+        if largest <= 1.0 and len(train.ids) >= _FEW:
+            scale = "the scale of CH-SIMS; this reads MOSI and MOSEI, rated in [-3, 3]"
+            raise DataError(f"{path}: all labels of train lie in [-1, 1], {scale}")
         self.n_training = len(train.ids)
         self.dims = {m: rows.shape[-1] for m, rows in train.rows.items() if rows.ndim == 3}
         self.lengths = {m: rows.shape[1] for m, rows in train.rows.items()}

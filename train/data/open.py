@@ -11,6 +11,7 @@ from . import corpora
 from .commands import COMMANDS, commands
 from .compose import Composer
 from .mmsa import Mmsa
+from .mmsa_config import feature_file
 from .prototypes import PROTOTYPES, prototypes
 from .shards import Shards
 from .utterance import Corpus
@@ -26,12 +27,15 @@ def open_corpus(
     """A data set as `settings.model` wants it.
 
     `corpora`: a folder of the corpora of `corpora.py`, composed; `mmsa`: a feature pickle of MOSI
-    or MOSEI; `shards`: a folder that `train.prepare --manifest` wrote. `tokenizer` is the
-    tokenizer.json of the language branch, None without one. Raises DmdLiveError.
+    or MOSEI, or what MMSA's configuration calls one (`mmsa_config.py`); `shards`: a folder that
+    `train.prepare --manifest` wrote. `tokenizer` is the tokenizer.json of the language branch, None
+    without one. Raises DmdLiveError.
     """
     if data_format == "mmsa":
         bert = settings.model.text_dim == 0
-        return Mmsa(data, bert=bert, padded=not settings.model.masked, seed=settings.seed)
+        return Mmsa(
+            feature_file(data), bert=bert, padded=not settings.model.masked, seed=settings.seed
+        )
     if tokenizer is None:
         raise UsageError("this data set is words: the model needs a language branch (text_dim = 0)")
     if data_format == "shards":

@@ -57,8 +57,8 @@ class Transformer(nn.Module):
         for summaries that read the last row only, no other is computed in the last layer: (B, 1,
         dim).
         """
-        query = self._embed(query)
-        source = None if source is None else self._embed(source)
+        query = self.place(query)
+        source = None if source is None else self.place(source)
         allowed = mask[:, None, None, :]  # (B, 1, 1, Tk)
         if self.causal:
             allowed = allowed & _not_later(query.shape[1], mask.shape[1], mask.device)
@@ -66,7 +66,8 @@ class Transformer(nn.Module):
             query = layer(query, source, allowed)
         return self.norm(self.layers[-1](query, source, allowed, last=last))
 
-    def _embed(self, rows: Tensor) -> Tensor:
+    def place(self, rows: Tensor) -> Tensor:
+        """(B, T, dim) rows scaled, with their positions."""
         positions = self.positions[: rows.shape[1]]
         if self.published_positions:
             positions = positions * (rows[..., :1] != 0)

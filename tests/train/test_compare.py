@@ -1,0 +1,176 @@
+"""Models side by side: resumed, tested in pairs, and one look at the test split."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from runtime.errors import UsageError
+from train import compare
+from train.comparison import protocol
+from train.comparison.models import MODELS, chosen
+from train.comparison.protocol import Protocol, Reads
+from train.comparison.runs import settings_of
+from train.comparison.significance import compare as differences
+from train.comparison.significance import holm
+from train.comparison.table import markdown, result, score
+from train.loop import SUBSETS
+
+RULES = Protocol(config="x.toml", seeds=3)
+
+
+def table(value: float) -> dict[str, dict[str, float]]:
+    return {"+".join(s): {"macro_f1": value + k / 100} for k, s in enumerate(SUBSETS)}
+
+
+def test_differences_are_those_of_a_paired_test() -> None:
+    dmd, other = [0.50, 0.55, 0.60, 0.52], [0.48, 0.50, 0.59, 0.49]
+    found = differences({"dmd": dmd, "other": other})["other"]
+    gap = np.subtract(other, dmd)
+    assert found.mean == pytest.approx(gap.mean())
+    assert found.error == pytest.approx(gap.std(ddof=1) / 2)
+    assert found.p == found.p_holm == pytest.approx(stats.ttest_rel(other, dmd).pvalue)
+    assert found.effect == pytest.approx(gap.mean() / gap.std(ddof=1))
+    one = differences({"dmd": [0.5], "other": [0.4]})["other"]
+    assert one.mean == pytest.approx(-0.1)
+    assert math.isnan(one.p)
+    same = differences({"dmd": dmd, "other": dmd})["other"]
+    assert (same.mean, same.error, same.p) == (0.0, 0.0, 1.0)
+
+
+def test_holm_s_correction_equals_a_worked_example() -> None:
+    found = holm([0.01, 0.04, 0.03, 0.005, float("nan")])
+    np.testing.assert_allclose(found[:4], [0.03, 0.06, 0.06, 0.02])
+    assert math.isnan(found[4])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_the_table_says_how_it_was_made() -> None:
+    rows = {
+        "dmd": [table(v) for v in (0.5, 0.6, 0.55)],
+        "misa": [table(v) for v in (0.4, 0.5, 0.5)],
+    }
+    about = {name: {"n_parameters": 1234, "ms": 2.5, "ms_of": "a pass"} for name in rows}
+    found = result(rows, RULES, about)
+    assert found["dmd"]["scores"][0] == pytest.approx(0.53)  # mean of the seven subsets
+    assert score(table(0.5), Protocol(config="x", subsets="whole")) == 0.5
+    with pytest.raises(UsageError, match=r"metric 'mae' cannot be had .* there are macro_f1"):
+        score(table(0.5), Protocol(config="x", metric="mae"))
+    assert "difference" not in found["dmd"]
+    text = markdown(found, {"dmd": "DMD", "misa": "MISA"}, RULES, "test", 2)
+    assert "test split; read 2 times, mean of 7 subsets, 3 seeds" in text
+    row = next(line for line in text.splitlines() if line.startswith("| MISA"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:4] == ["49.7 ± 5.8", "46.7", "-8.3 ± 1.7"]
+    assert cells[-2:] == ["1,234", "2.5"]
+    assert json.loads(json.dumps(found))["misa"]["difference"]["n"] == 3
+
+
+def test_a_protocol_is_read_and_what_is_wrong_is_named(tmp_path: Path, root: Path) -> None:
+    found = protocol.load(root / "configs" / "protocol.toml", {"seeds": 2})
+    assert list(found.all_seeds) == [1, 2]
+    assert (found.metric, found.selection) == ("macro_f1", "validation")
+    assert (root / found.config).is_file()
+    path = tmp_path / "p.toml"
+    for text, said in (
+        ("metric = 'f1'", "no config"), ("config = 'a'\nseed = 1", "unknown 'seed'"),
+        ("config = 'a'\nselection = 'test'", "selection must be validation"),
+        ("config = 'a'\nseeds = 0", "seeds must be 1"), ("config =", "not a TOML"),
+        ("config = 'a'\nsubsets = 'some'", "subsets must be"),
+        ("config = 'a'\nseeds = 'five'", "seeds must be a whole"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(UsageError, match=said):
+            protocol.load(path, {})
+
+
+def test_a_protocol_cannot_change_once_runs_have_begun(tmp_path: Path) -> None:
+    protocol.fix(tmp_path, RULES)
+    protocol.fix(tmp_path, RULES)
+    with pytest.raises(UsageError, match="began under another protocol"):
+        protocol.fix(tmp_path, Protocol(config="x.toml", seeds=3, metric="uar"))
+    more = Protocol(config="x.toml", seeds=5)
+    protocol.fix(tmp_path, more)  # more seeds, as long as nobody has looked
+    assert json.loads((tmp_path / "protocol.json").read_text())["sha256"] == more.sha256()
+    Reads(tmp_path).begin(more, ["dmd"], again=False)
+    with pytest.raises(UsageError, match="began under another protocol"):
+        protocol.fix(tmp_path, Protocol(config="x.toml", seeds=6))
+
+
+def test_a_second_look_is_refused_or_written_down(tmp_path: Path) -> None:
+    reads = Reads(tmp_path)
+    reads.begin(RULES, ["dmd"], again=False)
+    Reads(tmp_path).begin(RULES, ["dmd"], again=False)  # interrupted: the same look goes on
+    with pytest.raises(UsageError, match="--again"):
+        Reads(tmp_path).begin(RULES, ["dmd", "misa"], again=False)
+    reads.finish()
+    again = Reads(tmp_path)
+    with pytest.raises(UsageError, match="the test split was read on"):
+        again.begin(RULES, ["dmd"], again=False)
+    again.begin(RULES, ["dmd"], again=True)
+    again.finish()
+    assert [read["again"] for read in Reads(tmp_path).all] == [False, True]
+
+
+def test_every_model_is_an_option_away_from_the_dmd(root: Path) -> None:
+    rules = Protocol(config=str(root / "configs" / "ablation.toml"))
+    plain = settings_of(rules, (), 1)
+    for name, entry in MODELS.items():
+        changed = settings_of(rules, entry.options, 1)
+        assert (changed == plain) == (name == "dmd")
+        assert (changed.data, changed.optim) == (plain.data, plain.optim)  # same data and budget
+    with pytest.raises(UsageError, match="no resnet"):
+        chosen("dmd,resnet")
+    with pytest.raises(UsageError, match="dmd must be among them"):
+        chosen("misa,late")
+
+
+def test_a_comparison_from_nothing_to_one_look(
+    data: Path, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], root: Path,
+) -> None:  # fmt: skip
+    rules = tmp_path / "protocol.toml"
+    rules.write_text(f'config = "{root / "configs" / "quick.toml"}"\nseeds = 2\n')
+    out = tmp_path / "out"
+    quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
+    command = ["train.compare", "--data", data, "--cache", data / "cache", "--out", out, "--set",
+               quick, "--protocol", rules, "--models", "dmd,corrkd"]  # fmt: skip
+
+    def run(*more: str) -> int:
+        monkeypatch.setattr(sys, "argv", [*map(str, command), *more])
+        return compare.main()
+
+    assert run("--seeds", "1", "--jobs", "1") == 0
+    assert run("--jobs", "2") == 0
+    assert not (out / "test-reads.json").exists()
+    assert "4 runs, 2 of them finished" in capsys.readouterr().out
+    valid = json.loads((out / "valid.json").read_text())["models"]
+    assert list(valid) == ["dmd", "corrkd"]
+    for name in valid:
+        info = json.loads((out / name / "seed-2" / "checkpoint.json").read_text())
+        assert list(info["metrics"]) == ["valid"]
+        assert valid[name]["scores"][1] == pytest.approx(
+            np.mean([info["metrics"]["valid"]["+".join(s)]["macro_f1"] for s in SUBSETS])
+        )
+        assert valid[name]["ms"] > 0
+    log = json.loads((out / "corrkd" / "seed-1" / "checkpoint.json").read_text())
+    assert {"contrastive", "prototypes", "responses"} <= set(log["history"][0]["losses"])
+    assert run("--again") == 2
+    assert run("--test") == 0
+    first = json.loads((out / "test.json").read_text())
+    assert [read["finished"] for read in first["test_reads"]] == [True]
+    assert run("--test") == 2
+    assert "--again" in capsys.readouterr().err
+    assert run("--test", "--again") == 0
+    second = json.loads((out / "test.json").read_text())
+    assert [read["again"] for read in second["test_reads"]] == [False, True]
+    assert second["models"]["dmd"]["scores"] == first["models"]["dmd"]["scores"]
+    assert "read 2 times" in (out / "test.md").read_text()
+    html = (out / "test.html").read_text()
+    for anchor in ("alone", "distillation", "table", "features-dmd", "edges-dmd", "attention-dmd"):
+        assert f'id="{anchor}"' in html
+    assert run("--seeds", "3") == 2  # no seeds are added after a look

@@ -1,0 +1,53 @@
+"""The models that `train.compare` knows, by name: options that differ from the DMD's."""
+
+from dataclasses import dataclass
+
+from runtime.errors import UsageError
+
+__all__ = ["MODELS", "Entry", "chosen"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model: its `title` in tables, its options, and those of a teacher that goes before it."""
+
+    title: str
+    options: tuple[str, ...] = ()
+    teacher: tuple[str, ...] | None = None
+
+
+def _kind(name: str) -> tuple[str, ...]:
+    return (f'model.kind="{name}"',)
+
+
+_WITHOUT_DISTILLATION = ("loss.homo_gd=false", "loss.hetero_gd=false")
+_WITHOUT_DECOUPLING = ("loss.decoupling=false", "model.decoupled=false")
+MODELS: dict[str, Entry] = {
+    "dmd": Entry("DMD"),
+    "fixed": Entry("DMD, fixed edges (conventional)", ("loss.learned_edges=false",)),
+    "undistilled": Entry("DMD, no distillation", _WITHOUT_DISTILLATION),
+    "undecoupled": Entry("DMD, no decoupling", _WITHOUT_DECOUPLING),
+    "mult": Entry(
+        "MulT", ("model.common_branch=false", *_WITHOUT_DECOUPLING, *_WITHOUT_DISTILLATION)
+    ),
+    "misa": Entry("MISA", _kind("misa")),
+    "pmr": Entry("PMR", _kind("pmr")),
+    "corrkd": Entry(
+        "CorrKD", _kind("corrkd"), teacher=(*_kind("corrkd"), "data.modality_dropout=0.0")
+    ),
+    "late": Entry("late fusion", _kind("late")),
+    "text": Entry("text alone", _kind("text")),
+    "audio": Entry("audio alone", _kind("audio")),
+    "vision": Entry("vision alone", _kind("vision")),
+}
+
+
+def chosen(names: str) -> dict[str, Entry]:
+    """The entries of names with commas between. Raises UsageError for an unknown one, or where the
+    DMD, which all are compared with, is not among them."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in MODELS]:
+        raise UsageError(f"--models: no {unknown[0]}; there are {', '.join(MODELS)}")
+    if "dmd" not in wanted:
+        raise UsageError("--models: dmd must be among them; all others are compared with it")
+    return {name: MODELS[name] for name in dict.fromkeys(["dmd", *wanted])}

@@ -1,0 +1,84 @@
+"""What finished runs say of validation data and of the test split, and how long a pass takes."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .. import checkpoint
+from ..data.open import open_corpus
+from ..data.utterance import Corpus, collate
+from ..judging import Judge
+from .runs import Task
+
+__all__ = ["about", "read_test", "validation"]
+
+Table = dict[str, dict[str, float]]
+_BATCH = 32
+_PASSES = 15
+
+
+def validation(task: Task) -> Table:
+    """The metrics that training left, by subset of modalities."""
+    info = json.loads((Path(task.options.out) / "checkpoint.json").read_text(encoding="utf-8"))
+    table: Table = info["metrics"]["valid"]
+    return table
+
+
+def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
+    """The metrics of the test split, by model, in the order of the seeds. This is the look."""
+    out: dict[str, list[Table]] = {}
+    for task in tqdm(todo, "reads the test split", unit="run"):
+        loaded = checkpoint.load_any(Path(task.options.out))
+        judge = Judge(loaded.model.to(task.options.device), task.settings.optim.precision)
+        if loaded.info["emotions"]:
+            judge = replace(judge, calibration=loaded.calibration)
+        out.setdefault(task.name, []).append(judge.table(_corpus(task).held_out("test")))
+    return out
+
+
+@torch.no_grad()
+def about(todo: Sequence[Task]) -> dict[str, dict[str, Any]]:
+    """By model: parameters, and milliseconds of a forward pass, all measured one after another in
+    this process on the same batch of validation utterances."""
+    first = {task.name: task for task in reversed(todo)}
+    batch: Any = None
+    out: dict[str, dict[str, Any]] = {}
+    for task in todo:
+        if first[task.name] is not task:
+            continue
+        if batch is None:
+            batch = collate(list(islice(_corpus(task).held_out("valid"), _BATCH)))
+        loaded = checkpoint.load_any(Path(task.options.out))
+        seconds = []
+        for _ in range(_PASSES):
+            started = time.perf_counter()
+            loaded.model.predict(batch)
+            seconds.append(time.perf_counter() - started)
+        threads = torch.get_num_threads()
+        out[task.name] = {
+            "n_parameters": loaded.info["n_parameters"],
+            "seconds": loaded.info["seconds"],
+            "ms": 1e3 * float(np.median(seconds)),
+            "ms_of": f"median of {_PASSES} forward passes over {len(batch['emotion'])} utterances "
+            f"on the CPU, {threads} thread{'s' * (threads > 1)}",
+        }
+    return out
+
+
+def _corpus(task: Task) -> Corpus:
+    tokenizer = Path(task.options.out) / "tokenizer.json"
+    return open_corpus(
+        Path(task.options.data),
+        task.options.data_format,
+        task.settings,
+        tokenizer if tokenizer.exists() else None,
+        Path(task.options.cache),
+    )

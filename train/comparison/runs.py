@@ -1,0 +1,109 @@
+"""The runs of a comparison: one training for each model and seed, several side by side."""
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import config, training
+from ..config import Config
+from ..state import finished
+from .models import Entry
+from .protocol import Protocol
+
+__all__ = ["Task", "settings_of", "tasks", "train_all"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: where its checkpoint goes, its configuration, and how the trainer is called."""
+
+    name: str
+    seed: int
+    settings: Config
+    teacher: Config | None
+    options: training.Options
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished. Raises UsageError where the folder has another run."""
+        return finished(Path(self.options.out), self.settings)
+
+
+def settings_of(protocol: Protocol, switches: tuple[str, ...], seed: int) -> Config:
+    """The configuration of one run. Raises UsageError for a wrong option."""
+    return config.load(Path(protocol.config), (*protocol.set, *switches), seed)
+
+
+def tasks(
+    protocol: Protocol, entries: dict[str, Entry], out: Path, common: training.Options
+) -> list[Task]:
+    """All runs, seed by seed, so that what is there after an interruption can be compared."""
+    found = []
+    for seed in protocol.all_seeds:
+        for name, entry in entries.items():
+            folder = out / name / f"seed-{seed}"
+            teacher = None
+            if entry.teacher is not None:
+                teacher = settings_of(protocol, entry.teacher, seed)
+            options = training.Options(
+                data=common.data,
+                data_format=common.data_format,
+                cache=common.cache,
+                device=common.device,
+                out=str(folder),
+                teacher_checkpoint=None if teacher is None else str(folder / "teacher"),
+                no_test=True,
+            )
+            settings = settings_of(protocol, entry.options, seed)
+            found.append(Task(name, seed, settings, teacher, options))
+    return found
+
+
+def train_all(todo: list[Task], jobs: int) -> Iterator[tuple[Task, float]]:
+    """Train what is not finished, `jobs` at a time; yields each with its seconds when it ends."""
+    waiting = [task for task in todo if not task.done]
+    if jobs == 1:
+        for task in waiting:
+            yield task, _train(task)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+        futures = {pool.submit(_train, task): task for task in waiting}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _train(task: Task) -> float:
+    """Train one, its teacher first; what it prints goes into `train.log` of its folder."""
+    started = time.monotonic()
+    folder = Path(task.options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "train.log").open("a", encoding="utf-8") as log, _quiet(log):
+        if task.teacher is not None:
+            out = str(folder / "teacher")
+            if not finished(Path(out), task.teacher):
+                options = training.Options(
+                    data=task.options.data,
+                    data_format=task.options.data_format,
+                    cache=task.options.cache,
+                    device=task.options.device,
+                    out=out,
+                    no_test=True,
+                )
+                training.train(task.teacher, options)
+        training.train(task.settings, task.options)
+    return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def _quiet(log: object) -> Iterator[None]:
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):  # type: ignore[type-var]
+        yield
