@@ -107,10 +107,7 @@ def open_parts(
         recognizer = _open_recognizer(
             options, source, text, transcriber, media, no_text, live, muting
         )
-    opened = ExitStack()
-    owned.callback(_close_sinks, opened)
-    entered = tuple(opened.enter_context(sink) for sink in sinks)
-    owned.callback(_finish_sinks, entered)
+    entered = _open_sinks(sinks, owned)
     if media is not None:
         media.open()
     recorder = None
@@ -121,18 +118,11 @@ def open_parts(
         owned.callback(recorder.close)
     if baseline is not None and options.baseline_file is not None:
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
+    apart, explain = per_person(options, source), options.explain
     return Parts(
         engine=engine,
         spare=partial(open_engine, bundle, "cpu"),
-        judge=Judge(
-            bundle,
-            engine,
-            text,
-            baseline,
-            prior,
-            per_person=per_person(options, source),
-            explain=options.explain,
-        ),
+        judge=Judge(bundle, engine, text, baseline, prior, per_person=apart, explain=explain),
         baseline=baseline,
         transcriber=transcriber,
         recognizer=recognizer,
@@ -241,6 +231,15 @@ def _open_recorder(
         "per_person": per_person,
     }
     return Recorder(path, header)
+
+
+def _open_sinks(sinks: Sequence[Sink], owned: ExitStack) -> tuple[Sink, ...]:
+    """All of them, or none; at the end they finish at the same time, then close."""
+    opened = ExitStack()
+    owned.callback(_close_sinks, opened)
+    entered = tuple(opened.enter_context(sink) for sink in sinks)
+    owned.callback(_finish_sinks, entered)
+    return entered
 
 
 def _finish_sinks(sinks: Sequence[Sink]) -> None:
