@@ -112,9 +112,8 @@ def open_parts(
         media.open()
     recorder = None
     if options.record is not None:
-        recorder = _open_recorder(
-            Path(options.record), bundle, engine, baseline, prior, options.per_person
-        )
+        path = Path(options.record)
+        recorder = _open_recorder(path, bundle, engine, baseline, prior, options.per_person)
         owned.callback(recorder.close)
     if baseline is not None and options.baseline_file is not None:
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
