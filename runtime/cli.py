@@ -202,9 +202,7 @@ def _listen(options: Options) -> None:
     outputs = chosen(options, early=options.provisional)
     console = Console(options, outputs)
     wanted = {item.name: getattr(options, item.name) for item in fields(StreamOptions)}
-    # The panel of a live terminal, the window and the page show them; lines would flood a terminal.
-    shown = console.on_panel or (options.devices and options.overlay) or outputs.web is not None
-    wanted["provisional"] |= shown
+    wanted["provisional"] |= console.wants_early
     console.watch(EmotionStream(**wanted, sinks=outputs.sinks))
 
 

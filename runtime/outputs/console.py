@@ -39,6 +39,12 @@ class Console:
         looks_on = sys.stdout.isatty() and options.format == "text" and not options.quiet
         return options.devices and looks_on and not options.overlay
 
+    @property
+    def wants_early(self) -> bool:
+        """Whether the panel, a window or a page show early estimates, which lines would repeat."""
+        on_window = self._options.devices and self._options.overlay
+        return self.on_panel or on_window or self._outputs.web is not None
+
     def watch(self, stream: "EmotionStream") -> None:
         """Open the stream, show it, and say at its end what is to be said."""
         options, web = self._options, self._outputs.web
@@ -79,7 +85,7 @@ class Console:
             self._line(event)
 
     def _line(self, event: EmotionEvent) -> None:
-        if self._options.provisional or event.type == "final":
+        if self._options.provisional or event.type == "final" or not self.wants_early:
             self._print(event)
 
     def _print(self, event: EmotionEvent) -> None:

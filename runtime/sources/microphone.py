@@ -27,6 +27,7 @@ _MOST_DELAY_S = 1.0  # some drivers report none, or nonsense
 _DRIFT_S = 0.02  # less than a picture's time on screen, more than the jitter of time stamps
 _LOST_S = 0.25  # no crystal is that wrong: sound is missing
 _MOST_CHANNELS = 8
+_WRONG_CHANNELS = -9998  # PortAudio's paInvalidChannelCount
 _N_LAGS = 200  # blocks: 10 s
 
 Float = NDArray[np.float32]
@@ -95,6 +96,8 @@ class MicrophoneSource:
                     callback=self._take,
                 )
             except sounddevice.PortAudioError as error:
+                if _WRONG_CHANNELS not in error.args:
+                    raise
                 refused = refused or error
         raise refused or ValueError(f"it has {n_most} channels, and channel is {self._channel}")
 

@@ -3,14 +3,14 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..errors import FeatureError
 from ..judging.evidence import Evidence
 from ..outputs.recording import Recording
 from ..schemas import EmotionEvent
-from ..sources.base import Source
+from ..sources.base import Packet, Source
 from .log import EventLog
 from .opening import Parts
 
@@ -30,6 +30,7 @@ class Runner:
         self.callbacks: list[Callable[[EmotionEvent], object]] = []
         self.n_callback_errors = self.n_inference_errors = 0
         self.replayed = {"events": 0, "changed": 0}
+        self._broken: Exception | None = None
         self.closing = False
         """Set it, and the thread ends with the next packet."""
         self.reset_baseline = False
@@ -51,7 +52,7 @@ class Runner:
     def _listen(self, source: Source, parts: Parts) -> None:
         recognizer, patient_until, told = parts.recognizer, 0.0, False
         assert recognizer is not None
-        for packet in source.packets():
+        for packet in self._packets(source):
             if self.closing:
                 return
             for evidence in recognizer.tick() if packet is None else recognizer.push(packet):
@@ -68,6 +69,15 @@ class Runner:
         if not self.closing:
             for evidence in recognizer.flush():
                 self._publish(evidence, parts)
+        if self._broken is not None:
+            raise self._broken
+
+    def _packets(self, source: Source) -> Iterator[Packet | None]:
+        """All packets. What breaks the source is raised after what it gave has been judged."""
+        try:
+            yield from source.packets()
+        except Exception as error:
+            self._broken = error
 
     def _judge(self, evidence: Evidence, parts: Parts) -> EmotionEvent:
         """The event; where the engine fails, the CPU's takes over. Raises FeatureError for rows

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import cv2
@@ -18,6 +19,7 @@ import pytest
 
 from runtime.errors import SourceError
 from runtime.features.spec import SPEC
+from runtime.sources import microphone as microphone_module
 from runtime.sources.base import AudioChunk, FrameSampler, Packet, VideoFrame
 from runtime.sources.camera import CameraSource
 from runtime.sources.file import FileSource
@@ -429,3 +431,47 @@ def test_closing_in_the_middle_never_hangs(root: Path, demo: Path) -> None:
         "import av; assert av.logging.get_level() is None\n"
     )
     subprocess.run([sys.executable, "-c", code, str(demo)], cwd=root, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("channel", "n_most", "asked"),
+    [
+        ("first", 1, [1]),
+        ("first", 6, [6, 1, 2]),  # an array
+        ("mix", 2, [2, 1]),
+        ("first", 32, [2, 1, 32]),  # a sound server
+        ("0", 6, [1, 6]),
+        ("4", 6, [5, 6]),
+        ("6", 6, []),
+    ],
+)
+def test_how_many_channels_a_microphone_is_asked_for(
+    channel: str, n_most: int, asked: list[int]
+) -> None:
+    assert microphone_module._numbers(channel, n_most) == asked
+
+
+def test_a_microphone_that_refuses_a_number_of_channels() -> None:
+    """It is asked again for another number, and for nothing else."""
+    import sounddevice
+
+    class Array:
+        PortAudioError = sounddevice.PortAudioError
+        opened: ClassVar[list[int]] = []
+
+        @classmethod
+        def InputStream(cls, *, channels: int, **options: object) -> int:
+            cls.opened.append(channels)
+            if channels != 1:
+                raise sounddevice.PortAudioError("Invalid number of channels", code)
+            return channels
+
+    code = -9998
+    source = MicrophoneSource("array", "first")
+    source._rate_hz = 16_000
+    assert source._opened(Array, 0, 6) == 1
+    assert Array.opened == [6, 1]
+    code = -9985  # not available: another number of channels does not help
+    with pytest.raises(sounddevice.PortAudioError):
+        source._opened(Array, 0, 6)
+    assert Array.opened == [6, 1, 6]

@@ -125,7 +125,7 @@ def faces(demo: Path, n: int) -> list[Seen]:
 
 def nobody() -> Seen:
     rgb = np.full((240, 320, 3), 90, np.uint8)
-    return Seen(rgb=rgb, row=np.zeros(1, np.float32), box=None, n_faces=0)
+    return Seen(rgb=rgb, faces=(), n_faces=0)
 
 
 def conversation() -> list[EmotionEvent]:
