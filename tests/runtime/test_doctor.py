@@ -15,8 +15,11 @@ from export import bundle as writer
 from runtime.cli import main
 from runtime.doctor import listening, machine, report
 from runtime.doctor.base import Check, Function, Use
+from runtime.errors import SpeechError
+from runtime.speech import open_recogniser
 from runtime.store import models
 from runtime.store.bundle import DEFAULT, Bundle
+from runtime.system.libraries import remedy
 
 
 @pytest.fixture
@@ -207,3 +210,48 @@ def test_clock(
 
 def test_the_kernel_is_asked_whether_the_clock_is_synchronised() -> None:
     assert machine._unsynchronised() in (True, False)
+
+
+def test_a_provider_that_is_listed_must_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime as ort
+
+    listed = ["CUDAExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: listed)
+    found = only(machine.onnxruntime)
+    assert found.state == "fine"
+    assert found.detail.endswith("runs on CPU; lists CUDA too, which cannot run here")
+    monkeypatch.setattr(machine, "_runs", lambda provider: False)
+    found = only(machine.onnxruntime)
+    assert (found.state, found.remedy) == ("missing", "pip install --force-reinstall onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        (
+            "libatomic.so.1: cannot open shared object file: No such file or directory",
+            "sudo apt install libatomic1",
+        ),
+        (
+            "libunheard.so.3: cannot open shared object file: No such file or directory",
+            "pip install vosk",
+        ),
+        ("No module named 'vosk'", "pip install vosk"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_package(message: str, command: str) -> None:
+    assert remedy(OSError(message), "pip install vosk") == command
+
+
+def test_a_recogniser_that_cannot_be_loaded_gives_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A folder that is no Vosk model: auto takes Moonshine, with one warning; vosk does not."""
+    found = open_recogniser("auto", tmp_path)
+    assert found is not None
+    assert found.name == "moonshine"
+    found.close()
+    (line,) = caplog.messages
+    assert line.endswith("; moonshine takes its place")
+    with pytest.raises(SpeechError):
+        open_recogniser("vosk", tmp_path)

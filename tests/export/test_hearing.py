@@ -1,0 +1,42 @@
+"""Noise and sentences as the device hears them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import hearing
+
+
+def test_noise_opens_nothing_and_sentences_are_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "found.json"
+    options = ["--minutes", "0.2", "--sentences", "3", "--levels", "20", "--json", str(found)]
+    assert hearing.main(options) == 0
+    rows = {row["noise"]: row for row in json.loads(found.read_text())}
+    assert set(rows) == set(hearing.NOISES)
+    for name in ("music", "vacuum cleaner", "keyboard"):
+        assert rows[name]["false_per_hour"] == 0.0
+        assert rows[name]["missed"] == 0.0
+    assert rows["babble"]["false_per_hour"] > 0.0  # it is speech
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "| Noise | 20 dB |"
+    assert "| keyboard | 0 / 0% |" in table
+
+
+def test_noises_come_from_their_seed() -> None:
+    voices = [np.sin(np.arange(16_000) / 9.0)]
+    for make in hearing.NOISES.values():
+        first, again = (make(np.random.default_rng(3), 32_000, voices) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert first.shape == (32_000,)
+        assert first.std() > 0.0
+
+
+def test_a_folder_without_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hearing.main(["--voices", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"export.hearing: {tmp_path}: no sound files there (wav, flac, ogg)\n"
+    )
