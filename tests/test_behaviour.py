@@ -2,7 +2,7 @@
 
 Voices: EmoDB (CC0; Burkhardt et al. 2005), speakers 15 and 16, whom no training heard. Faces of
 people are under a licence that forbids to ship them: those tests read CK+ from the folder that
-DMD_LIVE_DATA names; the others use the demo clip's portrait, which smiles.
+TEST_DATA names; the others use the demo clip's portrait, which smiles.
 """
 
 import os
@@ -105,9 +105,9 @@ def networks() -> VisionFeatures:
 @pytest.fixture(scope="module")
 def people() -> list[tuple[str, np.ndarray]]:
     """Emotion and row of the pictures of CK+ subjects whom no training saw."""
-    if "DMD_LIVE_DATA" not in os.environ:
-        pytest.skip("DMD_LIVE_DATA names no data folder")
-    faces = prepare(Path(os.environ["DMD_LIVE_DATA"]), Path("build/features"), ["ckplus48"]).faces
+    if "TEST_DATA" not in os.environ:
+        pytest.skip("TEST_DATA names no data folder")
+    faces = prepare(Path(os.environ["TEST_DATA"]), Path("build/features"), ["ckplus48"]).faces
     return [(corpora.EMOTIONS[r.emotion], row) for r, row in faces if r.split == "test"]
 
 

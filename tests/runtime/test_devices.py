@@ -228,22 +228,22 @@ def test_devices_that_fail(
 def test_hours_cost_no_more_than_minutes(
     root: Path, talk: Path, microphone: Microphone, camera: Camera, tmp_path: Path
 ) -> None:
-    """Speech without end from the microphone, a face in the camera, for DMD_LIVE_SOAK minutes.
+    """Speech without end from the microphone, a face in the camera, for TEST_SOAK minutes.
 
-    Two sentences of a reader, and in turn one of RAVDESS where DMD_LIVE_DATA has it, but for those
+    Two sentences of a reader, and in turn one of RAVDESS where TEST_DATA has it, but for those
     that voice activity takes for no speech (screams). Latencies are by the clock of who reads the
     events.
     """
-    if "DMD_LIVE_SOAK" not in os.environ:
-        pytest.skip("DMD_LIVE_SOAK names no number of minutes (8 at least; 30 say more)")
-    folder = Path(os.environ.get("DMD_LIVE_DATA", tmp_path)) / "ravdess"
+    if "TEST_SOAK" not in os.environ:
+        pytest.skip("TEST_SOAK names no number of minutes (8 at least; 30 say more)")
+    folder = Path(os.environ.get("TEST_DATA", tmp_path)) / "ravdess"
     acted = [clip for clip in sorted(folder.glob("*.flac"))[::7] if is_speech(clip)]
     plan = [talk]
     for k, clip in enumerate(acted):
         plan += [talk] * (k % 3 == 2) + [wav(clip, tmp_path / f"{clip.stem}.wav")]
     said: list[tuple[float, float]] = []
     seen: list[_Usage] = []
-    until = time.monotonic() + 60.0 * float(os.environ["DMD_LIVE_SOAK"])
+    until = time.monotonic() + 60.0 * float(os.environ["TEST_SOAK"])
     options = ("--camera", camera.url, "--provisional")
     with listening(root, microphone, *options) as listener:
         for clip in cycle(plan):

@@ -113,11 +113,11 @@ def test_a_live_stream_gives_the_finals_of_the_file(
 
 
 def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) -> None:
-    """Five clips; twenty where DMD_LIVE_DATA names a data folder. As a file that is paced, and as
+    """Five clips; twenty where TEST_DATA names a data folder. As a file that is paced, and as
     devices would deliver them, with the recogniser beside the stream."""
     clips = [demo, *sorted((root / "tests" / "golden" / "emodb").glob("*.flac"))]
-    if "DMD_LIVE_DATA" in os.environ:
-        clips += sorted((Path(os.environ["DMD_LIVE_DATA"]) / "ravdess").glob("*.flac"))[::48]
+    if "TEST_DATA" in os.environ:
+        clips += sorted((Path(os.environ["TEST_DATA"]) / "ravdess").glob("*.flac"))[::48]
     n_finals = 0
     for clip in clips:
         with FileSource(clip) as file:
@@ -754,7 +754,7 @@ def test_closing_takes_two_seconds_at_most(packets: list[Packet], demo: Path) ->
 
 
 def test_opening_and_closing_leaks_nothing(packets: list[Packet], demo: Path) -> None:
-    """DMD_LIVE_CYCLES asks for more cycles; the first ones load what stays."""
+    """TEST_CYCLES asks for more cycles; the first ones load what stays."""
 
     def n_handles() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -768,7 +768,7 @@ def test_opening_and_closing_leaks_nothing(packets: list[Packet], demo: Path) ->
             self.modalities = frozenset({"audio"})
 
     counts = []
-    for cycle in range(int(os.environ.get("DMD_LIVE_CYCLES", "10"))):
+    for cycle in range(int(os.environ.get("TEST_CYCLES", "10"))):
         source = MergedSource(CameraSource(str(demo)), Heard(), reopen=False)
         with EmotionStream(source=source if cycle % 2 else Script(packets[:20])):
             time.sleep(0.1 * (cycle % 4))

@@ -146,9 +146,7 @@ def test_mistakes_are_one_clear_line(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_variable_that_is_no_option_is_told(root: Path) -> None:
-    out = dmd_live(
-        root, "--version", DMD_LIVE_MICOPHONE="x", DMD_LIVE_CACHE="", DMD_LIVE_DATA="d"
-    )  # fmt: skip
+    out = dmd_live(root, "--version", DMD_LIVE_MICOPHONE="x", DMD_LIVE_CACHE="")
     assert out.returncode == 0
     assert out.stderr.startswith(
         "dmd-live: DMD_LIVE_MICOPHONE: no such option; nearest: DMD_LIVE_MICROPHONE"

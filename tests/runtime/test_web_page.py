@@ -1,4 +1,4 @@
-"""The page in a real Chromium. `DMD_LIVE_SCREENSHOTS` names a folder for what it looks like."""
+"""The page in a real Chromium. `TEST_SCREENSHOTS` names a folder for what it looks like."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = os.environ.get("DMD_LIVE_SCREENSHOTS")
+    folder = os.environ.get("TEST_SCREENSHOTS")
     path = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
     path.mkdir(parents=True, exist_ok=True)
     return path.resolve()

@@ -535,9 +535,9 @@ def test_batches_follow_the_contract(composer: Composer) -> None:
     assert not text_only["audio_mask"].any()
 
 
-@pytest.mark.skipif("DMD_LIVE_DATA" not in os.environ, reason="DMD_LIVE_DATA names no data folder")
+@pytest.mark.skipif("TEST_DATA" not in os.environ, reason="TEST_DATA names no data folder")
 def test_nobody_is_in_two_splits() -> None:
-    data = Path(os.environ["DMD_LIVE_DATA"])
+    data = Path(os.environ["TEST_DATA"])
     for recordings in (corpora.voices(data), corpora.faces(data)):
         splits: dict[tuple[str, str], set[str]] = {}
         for r in recordings:
@@ -546,8 +546,8 @@ def test_nobody_is_in_two_splits() -> None:
         assert {s for found in splits.values() for s in found} == set(corpora.SPLITS)
 
 
-@pytest.mark.skipif("DMD_LIVE_DATA" not in os.environ, reason="DMD_LIVE_DATA names no data folder")
+@pytest.mark.skipif("TEST_DATA" not in os.environ, reason="TEST_DATA names no data folder")
 def test_the_split_list_in_the_repository_is_that_of_the_readers(root: Path) -> None:
     table = (root / "configs" / "splits.csv").read_text(encoding="utf-8").splitlines()
-    people = corpora.people(Path(os.environ["DMD_LIVE_DATA"]))
+    people = corpora.people(Path(os.environ["TEST_DATA"]))
     assert table == ["corpus,person,split", *(",".join(row) for row in people)]
