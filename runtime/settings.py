@@ -25,7 +25,7 @@ __all__ = ["PREFIX", "complete", "from_environment", "from_file", "stream_and_ou
 
 PREFIX = "DMD_LIVE_"
 """What variables begin with."""
-# Variables that are no options: what the package and its tests read themselves.
+# Variables that are no options, which the package reads itself.
 _OTHERS = {PASSWORD_VARIABLE, PREFIX + "CACHE"}
 # Who names one of these on the command line does not want what the file has of the others.
 _SOURCES = (("file", "input", "demo"), ("camera", "microphone"), ("replay",))
