@@ -167,8 +167,11 @@ def test_devices_that_fail(
             assert listener.wait(lambda: len(listener.finals) > n, 9.0), listener.errors
             final = listener.finals[-1]
             assert final["modalities"]["text"] == final["modalities"]["audio"] == "present"
-            # Which words a clipped sentence has is the distortion's choice.
-            assert percent > 100 or "might" in final["text"].lower(), final["text"]
+            # Which words a clipped sentence has is the distortion's choice, and a busy machine may
+            # lose a word of any.
+            words = ("might", "even", "made", "amiable", "himself")
+            heard = any(word in final["text"].lower() for word in words)
+            assert percent > 100 or heard, final["text"]
             return final
 
         def seen_again() -> None:
