@@ -20,9 +20,9 @@ from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import SPEC
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
-from runtime.speech.vad import VoiceActivity
 from runtime.system.files import write_file
-from runtime.utterances.segmenter import Segment, Segmenter
+from runtime.utterances.cutter import Cutter
+from runtime.utterances.segmenter import Segment
 
 __all__ = ["NOISES", "Options", "main", "segments"]
 
@@ -110,13 +110,8 @@ NOISES: dict[str, Callable[[np.random.Generator, int, list[Float]], Float]] = {
 
 def segments(samples: Sound) -> list[Segment]:
     """The utterances that the device hears in (n,) samples in [-1, 1] at 16 kHz."""
-    voice, segmenter = VoiceActivity(), Segmenter(VoiceActivity.CHUNK / _RATE, 0.0)
-    n = len(samples) // VoiceActivity.CHUNK * VoiceActivity.CHUNK
-    found = [
-        segmenter.push(voice.probability(piece))
-        for piece in samples[:n].reshape(-1, VoiceActivity.CHUNK)
-    ]
-    return [segment for segment in [*found, segmenter.flush()] if segment is not None]
+    cutter = Cutter()
+    return [*cutter.push(AudioChunk(start_s=0.0, samples=samples)), *cutter.flush()]
 
 
 def measure(options: Options) -> list[dict[str, float | str]]:

@@ -12,10 +12,10 @@ from runtime.sources.base import AudioChunk, Packet
 from runtime.sources.file import FileSource
 from runtime.speech.base import SpeechToText
 from runtime.speech.understood import sensible
-from runtime.speech.vad import VoiceActivity
 from runtime.store import models
 from runtime.store.bundle import DEFAULT
-from runtime.utterances.segmenter import Segment, Segmenter
+from runtime.utterances.cutter import Cutter
+from runtime.utterances.segmenter import Segment
 from runtime.utterances.timeline import ALONE, Timeline, alone
 
 from .data.corpora import DataError
@@ -31,7 +31,7 @@ def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
     """The utterances of a clip: one, or several if it is too long for one and speech-to-text cuts
     it as the device would. Raises DmdLiveError when there are none."""
     with FileSource(clip.path) as source:
-        timeline, cut = Timeline(), _Cutter()
+        timeline, cut = Timeline(), Cutter()
         end_s, items = clip.start_s, []
         for packet in _inside(source.packets(), clip):
             if isinstance(packet, AudioChunk):
@@ -56,32 +56,6 @@ def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
     if not items:
         raise DataError("nobody speaks in this clip")
     return items
-
-
-class _Cutter:
-    """Finds utterances as the device does."""
-
-    def __init__(self) -> None:
-        self._voice = VoiceActivity()
-        self._segmenter: Segmenter | None = None
-        self._rest = np.zeros(0, np.float32)
-
-    def push(self, chunk: AudioChunk) -> list[Segment]:
-        size = VoiceActivity.CHUNK
-        if self._segmenter is None:
-            self._segmenter = Segmenter(size / SPEC.sample_rate_hz, chunk.start_s)
-        samples = np.concatenate([self._rest, chunk.samples])
-        n = len(samples) // size * size
-        self._rest = samples[n:]
-        found = [
-            self._segmenter.push(self._voice.probability(piece))
-            for piece in samples[:n].reshape(-1, size)
-        ]
-        return [segment for segment in found if segment is not None]
-
-    def flush(self) -> list[Segment]:
-        last = self._segmenter.flush() if self._segmenter else None
-        return [last] if last else []
 
 
 def _inside(packets: Iterator[Packet], clip: Clip) -> Iterator[Packet]:

@@ -24,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "load",
+    "read_toml",
 ]
 
 
@@ -198,17 +199,22 @@ class Config:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
+def read_toml(path: Path, way_out: str) -> dict[str, Any]:
+    """The table in a file; raises UsageError, with the way out where it cannot be opened."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; {way_out}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from error
+
+
 def load(path: Path, overrides: tuple[str, ...] = (), seed: int | None = None) -> Config:
     """Read a TOML file; each override is `section.field=value` with a TOML value.
 
     Raises UsageError for a missing or malformed file, an unknown name or a wrong type.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; pass a TOML file with --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file ({error})") from error
+    table = read_toml(path, "pass a TOML file with --config")
     for override in overrides:
         try:
             update = tomllib.loads(override)

@@ -9,12 +9,11 @@ from .spec import SPEC
 from .turning import Turning
 from .vision import Face, VisionFeatures
 
-__all__ = ["MOST_FACES", "FaceTracker", "Seen", "SeenFace"]
+__all__ = ["FaceTracker", "Seen", "SeenFace"]
 
 Float = NDArray[np.float32]
 
-MOST_FACES = 4
-"""So many faces are followed, the largest first."""
+_MOST_FACES = 4  # so many are followed, the largest first
 _LOST_S = 1.0  # a face that is not seen for longer is no longer followed
 _ROLL = len(SPEC.blendshapes) + SPEC.head_pose.index("roll")
 _TILTED = np.pi / 3  # a head that lies further on its side is not believed
@@ -77,7 +76,7 @@ class _Track:
 
 
 class FaceTracker:
-    """Follows up to `MOST_FACES` faces through the pictures of a stream.
+    """Follows up to four faces through the pictures of a stream.
 
     A face keeps its number while one is found no further than its own width from where it last
     was. One that is hidden for 1 s is forgotten. `turning` turns the pictures upright.
@@ -93,7 +92,7 @@ class FaceTracker:
         """Take the (H, W, 3) uint8 picture of `time_s`; raises FeatureError for any other."""
         rgb = self._turning.upright(rgb, time_s)
         boxes = self._networks.boxes(rgb)
-        found = list(self._networks.faces(rgb, boxes[:MOST_FACES]))
+        found = list(self._networks.faces(rgb, boxes[:_MOST_FACES]))
         self._turning.told(n_faces=len(found))
         self._tracks = [track for track in self._tracks if 0 <= time_s - track.seen_s <= _LOST_S]
         tracks = self._assign([box for box, _ in found], time_s)
@@ -116,7 +115,7 @@ class FaceTracker:
         return Seen(
             rgb=rgb,
             faces=tuple(sorted(faces, key=lambda face: face.id)),
-            n_faces=len(found) + max(0, len(boxes) - MOST_FACES),
+            n_faces=len(found) + max(0, len(boxes) - _MOST_FACES),
             upright=upright,
         )
 

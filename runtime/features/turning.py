@@ -36,11 +36,6 @@ class Turning:
         self._had_face = False
         self.askew = False
 
-    @property
-    def degrees(self) -> int:
-        """By how much pictures are turned now, counterclockwise."""
-        return 90 * self._k
-
     def upright(self, rgb: NDArray[np.uint8], time_s: float) -> NDArray[np.uint8]:
         """The (H, W, 3) uint8 picture of `time_s`, turned."""
         turned = _turn(rgb, self._k)

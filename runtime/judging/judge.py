@@ -135,11 +135,11 @@ class Judge:
 
     def _forget(self) -> None:
         """What is known of the speakers."""
-        self._known = {}
-        baseline = self._anybody.baseline
-        if baseline is not None:
-            baseline.reset()
-        self._anybody = _Habits(SpeechStatistics(), Rest(), baseline)
+        self._known.clear()
+        self._anybody.speech.reset()
+        self._anybody = replace(self._anybody, rest=Rest())
+        if self._anybody.baseline is not None:
+            self._anybody.baseline.reset()
 
     def _estimate(
         self, out: dict[str, NDArray[Any]], rows: Rows, modalities: dict[str, str]

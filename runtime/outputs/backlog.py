@@ -3,10 +3,17 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from ..schemas import EmotionEvent
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "first_to_lose"]
+
+
+def first_to_lose(kinds: Iterable[str]) -> int:
+    """Which of events that wait, by their types, makes room: the oldest early estimate, or else the
+    oldest final event."""
+    return next((index for index, kind in enumerate(kinds) if kind == "provisional"), 0)
 
 
 class Backlog:
@@ -83,6 +90,6 @@ class Backlog:
     def _make_room(self) -> None:
         if len(self._waiting) <= self._n_kept:
             return
-        early = next((i for i, e in enumerate(self._waiting) if e.type == "provisional"), 0)
-        self.n_lost[self._waiting[early].type] += 1
-        del self._waiting[early]
+        index = first_to_lose(event.type for event in self._waiting)
+        self.n_lost[self._waiting[index].type] += 1
+        del self._waiting[index]

@@ -31,19 +31,12 @@ class Console:
 
     def __init__(self, options: "Options", outputs: Chosen) -> None:
         self._options, self._outputs = options, outputs
-
-    @property
-    def on_panel(self) -> bool:
-        """Whether a person looks on, who sees a panel that changes in place of lines."""
-        options = self._options
         looks_on = sys.stdout.isatty() and options.format == "text" and not options.quiet
-        return options.devices and looks_on and not options.overlay
-
-    @property
-    def wants_early(self) -> bool:
+        self.on_panel = options.devices and looks_on and not options.overlay
+        """Whether a person looks on, who sees a panel that changes in place of lines."""
+        on_window = options.devices and options.overlay
+        self.wants_early = self.on_panel or on_window or outputs.web is not None
         """Whether the panel, a window or a page show early estimates, which lines would repeat."""
-        on_window = self._options.devices and self._options.overlay
-        return self.on_panel or on_window or self._outputs.web is not None
 
     def watch(self, stream: "EmotionStream") -> None:
         """Open the stream, show it, and say at its end what is to be said."""

@@ -77,7 +77,7 @@ class Recorder:
             "baseline_reset": evidence.baseline_reset,
         }
         self._last = {"audio": evidence.audio, "vision": evidence.vision}
-        self._write({"evidence": found, "event": json.loads(event.to_json())})
+        self._write({"evidence": found, "event": event.to_dict()})
         self.n_events += not self.error
 
     @property

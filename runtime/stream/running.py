@@ -1,6 +1,5 @@
 """The thread of a stream: from its source to events."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -98,7 +97,7 @@ class Runner:
                 return
             event = self._publish(evidence, parts, recorded["latency_ms"])
             self.replayed["events"] += 1
-            now = json.loads(event.to_json())
+            now = event.to_dict()
             same = all(now.get(name) == recorded[name] for name in recorded if name != "schema")
             self.replayed["changed"] += not same
 

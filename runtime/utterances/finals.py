@@ -27,7 +27,7 @@ class Closed:
     segment: Segment
     moment: Moment
     notes: tuple[str, ...] = ()
-    joins: int | None = None
+    joins_s: float | None = None  # the end of the utterance that it may belong to
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Finals:
         """An utterance has ended."""
         self._closed.append(closed)
 
-    def may_join(self, start_s: float) -> int | None:
-        """The number of the utterance before, when one that begins then may belong to it."""
+    def may_join(self, start_s: float) -> float | None:
+        """The end of the utterance before, when one that begins then may belong to it."""
         before = self._closed[-1] if self._closed else self.before
         if before is None or not self._join_s:
             return None
         pause_s = start_s - before.segment.end_s + 2.0 * self._turns.pad_s
-        return before.number if 0.0 <= pause_s <= self._join_s else None
+        return before.segment.end_s if 0.0 <= pause_s <= self._join_s else None
 
     def ready(self) -> Iterator[Evidence]:
         """Events of the utterances, in order, whose words are known or have been waited for."""
@@ -113,7 +113,7 @@ class Finals:
     def _joined(self, closed: Closed, answer: Answer) -> Evidence | None:
         """The utterance together with the one before, where they belong and fit together."""
         before = self.before
-        if before is None or closed.joins != before.number:
+        if before is None or closed.joins_s != before.segment.end_s:
             return None
         whole = Segment(before.segment.start_s, closed.segment.end_s)
         words = before.words + answer.words

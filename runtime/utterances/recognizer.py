@@ -38,7 +38,7 @@ class _Speaking:
     """The utterance that goes on, and when the next estimate is due."""
 
     number: int
-    joins: int | None = None  # the utterance that it may belong to
+    joins_s: float | None = None  # as in `Closed`
     next_s: float = _FIRST_S
     fed_s: float = 0.0  # seconds of it that the recogniser has
 
@@ -232,7 +232,7 @@ class Recognizer:
             words = sensible(words, self._text, speech.end_s - speech.start_s).words
             words = newest_that_fit(self._text, words)
         before = self._finals.before
-        if before is None or speaking.joins != before.number:
+        if before is None or speaking.joins_s != before.segment.end_s:
             return self._scene.evidence(
                 "provisional", speaking.number, speech, Answer(words), moment
             )
@@ -242,14 +242,11 @@ class Recognizer:
 
     def _close(self, segment: Segment, moment: Moment, notes: tuple[str, ...] = ()) -> None:
         """An utterance has ended: want its words."""
-        if self._speaking is None:  # the rest of one that was too long
+        speaking, self._speaking = self._speaking, None
+        if speaking is None:  # the rest of one that was too long
             self._n_utterances += 1
-            number = self._n_utterances
-        else:
-            number = self._speaking.number
-        joins = None if self._speaking is None else self._speaking.joins
-        self._speaking = None
-        self._finals.add(Closed(number, segment, moment, notes, joins))
+            speaking = _Speaking(self._n_utterances)
+        self._finals.add(Closed(speaking.number, segment, moment, notes, speaking.joins_s))
         if self._transcriber is not None:
             self._ask(segment, "final")
 

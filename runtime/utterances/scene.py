@@ -114,6 +114,8 @@ class Scene:
         self, faces: dict[int, list[tuple[float, Look]]], start_s: float, end_s: float
     ) -> Speaker:
         """Whose lips move with the sound between two times."""
+        if not faces:
+            return Speaker(None, 1.0)
         begin_s = start_s - _AROUND_S
         loudness = self.timeline.audio_rows(begin_s, end_s + _AROUND_S)[:, _ENERGY]
         lips = {

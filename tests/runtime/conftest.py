@@ -12,6 +12,10 @@ import av
 import cv2
 import pytest
 
+from runtime.live import EmotionStream
+from runtime.schemas import EmotionEvent
+from runtime.sources.base import Packet
+from runtime.sources.file import FileSource
 from tests.runtime.devices import Camera, Microphone, wav
 
 if TYPE_CHECKING:
@@ -81,3 +85,17 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.WARNING):
         yield
     assert not caplog.records
+
+
+@pytest.fixture(scope="session")
+def packets(demo: Path) -> list[Packet]:
+    """The demo clip: two spoken sentences, from 0.8 to 6.0 s and 7.2 to 10.5 s, and a face."""
+    with FileSource(demo) as source:
+        return list(source.packets())
+
+
+@pytest.fixture(scope="session")
+def offline(demo: Path) -> list[EmotionEvent]:
+    """What is said of the demo clip as a file."""
+    with EmotionStream(file=demo) as stream:
+        return list(stream)

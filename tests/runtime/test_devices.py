@@ -4,14 +4,10 @@ soon, at what cost, and what it does when they fail."""
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,98 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.hearing import segments
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
-from runtime.speech.vad import VoiceActivity
-from runtime.utterances.segmenter import Segmenter, SegmenterConfig
-from tests.runtime.devices import Camera, Microphone, wav
-
-# Who starts a process in the background may have told it to ignore Ctrl-C.
-CTRL_C = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-DMD_LIVE = [sys.executable, "-c", CTRL_C + "from runtime.cli import main; sys.exit(main())"]
-
-
-class Listener:
-    """A running `dmd-live --json`, whose events are read as they come."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.events: list[dict[str, Any]] = []
-        self.errors = ""
-        self.lines: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._events), threading.Thread(target=self._errors)
-        ]  # fmt: skip
-        for reader in self._readers:
-            reader.start()
-
-    def _events(self) -> None:
-        for line in self.process.stdout or ():
-            self.lines.append(line)
-            self.events.append({**json.loads(line), "read_s": time.monotonic()})
-
-    def _errors(self) -> None:
-        for line in self.process.stderr or ():
-            self.errors += line
-
-    @property
-    def finals(self) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == "final"]
-
-    def wait(self, wanted: Any, seconds: float) -> bool:
-        """Until `wanted()`, or for some seconds; whether it came."""
-        until = time.monotonic() + seconds
-        while not wanted() and time.monotonic() < until:
-            assert self.process.poll() is None, self.errors
-            time.sleep(0.02)
-        return bool(wanted())
-
-    def stop(self) -> float:
-        """Ctrl-C; returns how many seconds the end took."""
-        begun = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(10)
-        took_s = time.monotonic() - begun
-        self.join()
-        return took_s
-
-    def join(self) -> None:
-        """Read on until the process has ended."""
-        for reader in self._readers:
-            reader.join()
-
-
-def frank(env: dict[str, str]) -> dict[str, str]:
-    """Libraries that report to their makers keep still in a CI; here they shall not."""
-    telling = ("CI", "GITHUB_", "TF_BUILD", "JENKINS", "BUILD_", "ORT_")
-    return {name: value for name, value in env.items() if not name.startswith(telling)}
-
-
-@contextmanager
-def listening(
-    root: Path,
-    microphone: Microphone,
-    *args: str,
-    within: tuple[str, ...] = (),
-    folder: Path | None = None,
-) -> Iterator[Listener]:
-    """A `dmd-live` that hears the microphone, from when it does."""
-    with subprocess.Popen(
-        [*within, *DMD_LIVE, "--microphone", "default", "--json", *args],
-        cwd=folder or root,
-        env={**frank(microphone.env), "PYTHONPATH": str(root)}
-        | ({} if folder is None else {"TMPDIR": str(folder)}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        listener = Listener(process)
-        try:
-            assert listener.wait(lambda: microphone.is_heard, 60.0)
-            yield listener
-        finally:
-            process.kill()
-            listener.join()
+from runtime.utterances.segmenter import SegmenterConfig
+from tests.runtime.devices import Camera, Microphone, frank, listening, wav
 
 
 def test_doctor_hears_the_microphone(root: Path, microphone: Microphone, tmp_path: Path) -> None:
@@ -308,13 +217,9 @@ def test_hours_cost_no_more_than_minutes(
 
 def is_speech(clip: Path) -> bool:
     """Whether an utterance is found in the clip itself."""
-    voice, chunk = VoiceActivity(), VoiceActivity.CHUNK
-    segmenter = Segmenter(chunk / 16_000, 0.0)
     with FileSource(clip) as file:
         sound = np.concatenate([p.samples for p in file.packets() if isinstance(p, AudioChunk)])
-    pieces = sound[: len(sound) // chunk * chunk].reshape(-1, chunk)
-    found = [segmenter.push(voice.probability(piece)) for piece in pieces]
-    return any(found) or segmenter.flush() is not None
+    return bool(segments(sound))
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ from runtime.live import EmotionStream
 from runtime.schemas import EmotionEvent
 from runtime.sources.base import AudioChunk, Packet, VideoFrame
 from runtime.sources.file import FileSource
-from tests.runtime.devices import Microphone
-from tests.runtime.test_devices import listening
+from tests.runtime.devices import Microphone, listening
+from tests.runtime.script import PATIENT, Script, later, start_of
 
-PATIENT = 60_000
 BEGIN_S, LENGTH_S = 6.4, 4.6  # of the demo clip's second sentence, with silence around it
 
 
@@ -56,34 +55,6 @@ def report(root: Path) -> Iterator[list[tuple[str, str, str, str]]]:
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         (root / "build").mkdir(exist_ok=True)
         (root / "build" / "faults.md").write_text("\n".join(lines) + "\n")
-
-
-def start_of(packet: Packet) -> float:
-    return packet.time_s if isinstance(packet, VideoFrame) else packet.start_s
-
-
-def later(packet: Packet, by_s: float) -> Packet:
-    if isinstance(packet, VideoFrame):
-        return replace(packet, time_s=packet.time_s + by_s)
-    return replace(packet, start_s=packet.start_s + by_s)
-
-
-class Script:
-    """A live source that plays packets at once."""
-
-    modalities = frozenset({"audio", "vision"})
-
-    def __init__(self, packets: list[Packet]) -> None:
-        self._packets = packets
-
-    def __enter__(self) -> "Script":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def packets(self) -> Iterator[Packet]:
-        yield from self._packets
 
 
 def finals(
@@ -264,34 +235,19 @@ def test_the_end_of_a_service_in_an_utterance(
 
 def test_commands_reach_a_stream_that_runs(root: Path, talk: Path, microphone: Microphone) -> None:
     """Speech plays while the robot says that it speaks: nothing is heard; then it is."""
-    from tests.runtime.test_devices import DMD_LIVE, Listener, frank
-
-    with subprocess.Popen(
-        [*DMD_LIVE, "--microphone", "default", "--json", "--stt-wait-ms", "8000"],
-        cwd=root,
-        env={**frank(microphone.env), "PYTHONPATH": str(root)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        listener = Listener(process)
-        try:
-            assert process.stdin is not None
-            assert listener.wait(lambda: microphone.is_heard, 60.0)
-            process.stdin.write("mute\nsing\n")
-            process.stdin.flush()
-            assert listener.wait(lambda: "no command 'sing'" in listener.errors, 5.0)
-            microphone.hear(talk)
-            time.sleep(1.0)
-            assert listener.events == []
-            process.stdin.write("unmute\n")
-            process.stdin.flush()
-            microphone.hear(talk)
-            assert listener.wait(lambda: len(listener.finals) == 2, 15.0), listener.errors
-            listener.stop()
-        finally:
-            process.kill()
-            listener.join()
-    assert process.returncode == 0, listener.errors
+    with listening(root, microphone, "--stt-wait-ms", "8000") as listener:
+        commands = listener.process.stdin
+        assert commands is not None
+        commands.write("mute\nsing\n")
+        commands.flush()
+        assert listener.wait(lambda: "no command 'sing'" in listener.errors, 5.0)
+        microphone.hear(talk)
+        time.sleep(1.0)
+        assert listener.events == []
+        commands.write("unmute\n")
+        commands.flush()
+        microphone.hear(talk)
+        assert listener.wait(lambda: len(listener.finals) == 2, 15.0), listener.errors
+        listener.stop()
+    assert listener.process.returncode == 0, listener.errors
     assert json.loads(listener.lines[0])["utterance"] == 1

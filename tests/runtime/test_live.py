@@ -35,43 +35,7 @@ from runtime.stream import opening
 from runtime.utterances import finals as finals_module
 from runtime.utterances import recognizer as recognizer_module
 from runtime.utterances.segmenter import Segment
-
-PATIENT = 60_000  # ms: words come late here, for the script plays faster than people speak
-
-
-@pytest.fixture(scope="module")
-def packets(demo: Path) -> list[Packet]:
-    """The demo clip: two spoken sentences and a face."""
-    with FileSource(demo) as source:
-        return list(source.packets())
-
-
-@pytest.fixture(scope="module")
-def offline(demo: Path) -> list[EmotionEvent]:
-    with EmotionStream(file=demo) as stream:
-        return list(stream)
-
-
-class Script:
-    """A live source that plays packets, at once or at their time."""
-
-    def __init__(self, packets: list[Packet], *, paced: bool = False) -> None:
-        self.modalities = frozenset({"audio", "vision"})
-        self._packets, self._paced = packets, paced
-
-    def __enter__(self) -> "Script":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def packets(self) -> Iterator[Packet]:
-        begun = time.monotonic()
-        for packet in self._packets:
-            if self._paced:
-                end_s = packet.time_s if isinstance(packet, VideoFrame) else packet.start_s + 0.1
-                time.sleep(max(0.0, begun + end_s - time.monotonic()))
-            yield packet
+from tests.runtime.script import PATIENT, Script, later
 
 
 def said(events: list[EmotionEvent]) -> list[tuple[object, ...]]:
@@ -556,12 +520,6 @@ def test_bad_sound_and_pictures_are_noted(packets: list[Packet]) -> None:
     assert first.modalities["vision"] == "no face in view"
     with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
         assert next(iter(stream)).quality == ()
-
-
-def later(packet: Packet, by_s: float) -> Packet:
-    if isinstance(packet, VideoFrame):
-        return replace(packet, time_s=packet.time_s + by_s)
-    return replace(packet, start_s=packet.start_s + by_s)
 
 
 def test_a_frozen_camera_is_not_looked_at(

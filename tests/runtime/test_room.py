@@ -1,7 +1,7 @@
 """People and a robot in one room: who speaks, who must not be heard, what hangs askew."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,44 +25,9 @@ from runtime.speech.base import Word
 from runtime.store.bundle import Bundle
 from runtime.utterances.muting import Muting
 from runtime.utterances.speaker import who_speaks
+from tests.runtime.script import PATIENT, Script, later, start_of
 
 Picture = NDArray[np.uint8]
-
-PATIENT = 60_000  # ms: words come late here, for the script plays faster than people speak
-
-
-@pytest.fixture(scope="module")
-def packets(demo: Path) -> list[Packet]:
-    """The demo clip: two spoken sentences, from 0.8 to 6.0 s and 7.2 to 10.5 s, and a face."""
-    with FileSource(demo) as source:
-        return list(source.packets())
-
-
-@pytest.fixture(scope="module")
-def offline(demo: Path) -> list[EmotionEvent]:
-    with EmotionStream(file=demo) as stream:
-        return list(stream)
-
-
-class Script:
-    """A live source that plays packets, and does something at times."""
-
-    def __init__(self, packets: list[Packet], cues: dict[float, Callable[[], object]]) -> None:
-        self.modalities = frozenset({"audio", "vision"})
-        self._packets, self._cues = packets, dict(cues)
-
-    def __enter__(self) -> "Script":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def packets(self) -> Iterator[Packet]:
-        for packet in self._packets:
-            at_s = packet.time_s if isinstance(packet, VideoFrame) else packet.start_s
-            for time_s in [t for t in self._cues if t <= at_s]:
-                self._cues.pop(time_s)()
-            yield packet
 
 
 def played(
@@ -71,9 +36,9 @@ def played(
     **options: object,
 ) -> tuple[list[EmotionEvent], EmotionStream]:
     """The final events of packets, with commands to the stream at times of the source."""
-    source = Script(packets, {})
+    source = Script(packets)
     stream = EmotionStream(source=source, stt_wait_ms=PATIENT, **options)
-    source._cues = dict(cues(stream))
+    source.cues |= cues(stream)
     with stream:
         return [event for event in stream if event.type == "final"], stream
 
@@ -162,7 +127,7 @@ def test_blocks_may_nest_and_leave_a_tail() -> None:
 
 
 def test_commands(packets: list[Packet]) -> None:
-    with EmotionStream(source=Script([], {})) as stream:
+    with EmotionStream(source=Script([])) as stream:
         stream.command("mute\n")
         assert stream.stats["down"]["audio"] == "muted"
         stream.command(" Unmute ")
@@ -390,8 +355,20 @@ def test_a_sentence_that_was_broken_is_judged_together(
     assert all(event.replaces is None for event in events)
 
 
+def test_three_parts_are_joined_even_when_their_words_come_late(packets: list[Packet]) -> None:
+    """All three have ended before the words of the first are known, for no picture takes time."""
+    heard = [p for p in packets if isinstance(p, AudioChunk)]
+    sentence = [later(p, -6.4) for p in heard if 6.4 <= start_of(p) < 11.0]
+    three = [later(p, n * 4.6) for n in range(3) for p in sentence]
+    events, _ = played(three, join_ms=2_000)
+    assert [(e.utterance, e.revision, e.replaces) for e in events] == [
+        (1, 0, None), (1, 1, 0), (1, 2, 1)
+    ]  # fmt: skip
+    assert events[2].text == " ".join([events[0].text] * 3)
+
+
 def test_early_estimates_of_a_joined_utterance_have_its_number(packets: list[Packet]) -> None:
-    source = Script(packets, {})
+    source = Script(packets)
     with EmotionStream(
         source=source, stt_wait_ms=PATIENT, join_ms=2_000, provisional=True
     ) as stream:
@@ -413,9 +390,9 @@ def test_a_longer_pause_and_a_shorter_limit(
     assert len(played(packets, cues)[0]) == 2
     assert len(played(packets, cues, min_speech_ms=2_000)[0]) == 1
     with pytest.raises(UsageError, match="pause_ms is 100 to 5000"):
-        EmotionStream(source=Script([], {}), pause_ms=50)
+        EmotionStream(source=Script([]), pause_ms=50)
     with pytest.raises(UsageError, match="max_utterance_s is 2 to 15"):
-        EmotionStream(source=Script([], {}), max_utterance_s=20.0)
+        EmotionStream(source=Script([]), max_utterance_s=20.0)
 
 
 # Why.
@@ -478,10 +455,10 @@ def test_senses_that_disagree_are_told(smile: NDArray[np.float32]) -> None:
 
 
 def test_no_reason_names_what_was_not_used(packets: list[Packet], demo: Path) -> None:
-    with EmotionStream(source=Script(packets, {}), stt_wait_ms=PATIENT, explain=True) as stream:
+    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT, explain=True) as stream:
         events = list(stream)
     deaf = [p for p in packets if isinstance(p, AudioChunk)]
-    with EmotionStream(source=Script(deaf, {}), stt="none", explain=True) as stream:
+    with EmotionStream(source=Script(deaf), stt="none", explain=True) as stream:
         events += list(stream)
     names = {"face": "vision", "voice": "audio", "words": "text"}
     for event in events:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,12 +9,8 @@ from typing import Any
 
 from runtime.errors import UsageError
 
+from ..config import read_toml
 from ..provenance import commit, write_json
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Protocol", "Reads", "fix", "load"]
 
@@ -45,12 +40,7 @@ class Protocol:
 
 def load(path: Path, overrides: dict[str, Any]) -> Protocol:
     """Read a file; `overrides` that are None are left out. Raises UsageError for what is wrong."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; pass --protocol a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file ({error})") from error
+    table = read_toml(path, "pass --protocol a TOML file")
     table |= {name: value for name, value in overrides.items() if value is not None}
     known = {item.name: item.type for item in fields(Protocol)}
     if unknown := [name for name in table if name not in known]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ...schemas import EmotionEvent
+from ..backlog import first_to_lose
 
 __all__ = ["Feed", "Hub"]
 
@@ -80,7 +81,7 @@ class Feed:
 
     def _lose(self) -> None:
         """The oldest early estimate, or else the oldest final."""
-        index = next((i for i, (kind, _) in enumerate(self._waiting) if kind == "provisional"), 0)
+        index = first_to_lose(kind for kind, _ in self._waiting)
         kind, _ = self._waiting[index]
         del self._waiting[index]
         self._n_early -= kind == "provisional"
