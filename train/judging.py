@@ -13,6 +13,7 @@ from runtime.judging.calibration import CONVERSATION, Calibration
 
 from . import parallel
 from .data.compose import Composer
+from .data.features import SCALE
 from .data.utterance import Corpus, Utterance, collate
 from .loop import (
     SUBSETS,
@@ -37,6 +38,7 @@ class Judge:
     dmd: Inputs
     precision: str
     calibration: Calibration | None = None
+    scale: float = SCALE  # `DataConfig.sentiment_scale`
 
     def predict(
         self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
@@ -57,7 +59,7 @@ class Judge:
     ) -> dict[str, float]:
         """Metrics, by name."""
         found = self.predict(utterances, subset)
-        return evaluate(found, found["emotion_label"], found["sentiment_label"])
+        return evaluate(found, found["emotion_label"], found["sentiment_label"], self.scale)
 
     def table(self, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
         """Metrics of all seven subsets of modalities, by name such as text+vision."""

@@ -14,8 +14,9 @@ from runtime.judging.calibration import BALANCED, Calibration
 
 from .config import OptimConfig
 from .data.corpora import EMOTIONS, NEUTRAL
+from .data.features import SCALE
 from .losses import Losses
-from .metrics import emotion_metrics, sentiment_metrics
+from .metrics import emotion_metrics, sentiment_metrics, sims_metrics
 from .models.inputs import Inputs
 
 __all__ = [
@@ -213,15 +214,23 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
 
 
 def evaluate(
-    predictions: Predictions, emotion: NDArray[Any], sentiment: NDArray[Any]
+    predictions: Predictions,
+    emotion: NDArray[Any],
+    sentiment: NDArray[Any],
+    scale: float = SCALE,
 ) -> dict[str, float]:
-    """Metrics of the labelled samples; labels (n,) with -1 and NaN for unknown."""
+    """Metrics of the labelled samples; labels (n,) with -1 and NaN for unknown.
+
+    `scale`: the largest sentiment in the data set's own unit; CH-SIMS, of scale 1, has metrics of
+    its own.
+    """
     out: dict[str, float] = {}
     known, rated = emotion >= 0, ~np.isnan(sentiment)
     if known.any() and predictions["emotion"].shape[1]:
         out |= emotion_metrics(predictions["emotion"][known], emotion[known])
     if rated.sum() > 1:
-        out |= sentiment_metrics(predictions["sentiment"][rated], sentiment[rated])
+        said, truth = (v[rated] * (scale / SCALE) for v in (predictions["sentiment"], sentiment))
+        out |= (sentiment_metrics if scale == SCALE else sims_metrics)(said, truth)
     return out
 
 
