@@ -42,7 +42,7 @@ class Options:
     checkpoint: str = option(
         "checkpoint", metavar="DIR", help="a checkpoint of train.run or train.import_reference"
     )
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="the format of PATH")
     split: str = option(
         "test", choices=("train", "valid", "test"), help="which utterances to evaluate"

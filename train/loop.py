@@ -229,8 +229,11 @@ def evaluate(
     if known.any() and predictions["emotion"].shape[1]:
         out |= emotion_metrics(predictions["emotion"][known], emotion[known])
     if rated.sum() > 1:
-        said, truth = (v[rated] * (scale / SCALE) for v in (predictions["sentiment"], sentiment))
-        out |= (sentiment_metrics if scale == SCALE else sims_metrics)(said, truth)
+        said, truth = predictions["sentiment"][rated], sentiment[rated]
+        if scale == SCALE:
+            out |= sentiment_metrics(said, truth)
+        else:  # rounded, so that a rating on the bound of a class stays there
+            out |= sims_metrics(*(np.round(v * (scale / SCALE), 6) for v in (said, truth)))
     return out
 
 

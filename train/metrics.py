@@ -78,7 +78,8 @@ def sims_metrics(predicted: Array, labels: Array) -> dict[str, float]:
         "corr": _pearson(predicted, labels),
     }
     for bounds in ((0.0,), (-0.1, 0.1), (-0.7, -0.1, 0.1, 0.7)):
-        truth, guess = (np.digitize(values, bounds, right=True) for values in (labels, predicted))
+        edges = np.array(bounds, labels.dtype)  # in float32, 0.7 is another number
+        truth, guess = (np.digitize(values, edges, right=True) for values in (labels, predicted))
         out[f"acc{len(bounds) + 1}"] = float(np.mean(truth == guess))
     out["f1"] = float(sk.f1_score(labels > 0, predicted > 0, average="weighted"))
     return out

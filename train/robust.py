@@ -39,7 +39,7 @@ class Options:
     """Spoil the utterances of a split step by step, and tell what is left of the metrics."""
 
     checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote, of any kind")
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
     split: str = option("valid", choices=("valid", "test"), help="which utterances")
     kind: str = option("random", choices=KINDS, help="how they are spoiled: train/spoil.py")

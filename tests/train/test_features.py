@@ -13,7 +13,7 @@ import torch
 
 from runtime.errors import UsageError
 from tests.train import feature_files
-from train.config import LossConfig, load
+from train.config import Config, LossConfig, ModelConfig, load
 from train.data.dialogues import dialogues
 from train.data.labels import EMOTIONS, DataError
 from train.data.mmsa import Mmsa
@@ -22,8 +22,9 @@ from train.data.open import open_corpus
 from train.data.pickles import read_pickle
 from train.data.ur_funny import ur_funny
 from train.data.utterance import collate
-from train.losses import task_loss
+from train.losses import TrainingDMD, task_loss
 from train.metrics import sims_metrics
+from train.models.dmd import DMD
 from train.unimodal import agreeing, own_labels
 
 NAMES = {
@@ -119,6 +120,25 @@ def test_own_labels_are_what_a_modality_s_heads_learn(tmp_path: Path) -> None:
     opposed = batch["own_sentiment"].sign() * batch["sentiment"].sign()[:, None] < 0
     assert opposed.any()
     assert torch.equal(agree, ~opposed)
+
+
+def test_the_losses_of_a_modality_are_of_its_own_label(tmp_path: Path) -> None:
+    path = feature_files.write(tmp_path / "unaligned_39.pkl", feature_files.sims())
+    data = Mmsa(path, bert=False, padded=False, seed=0)
+    size = {"text_dim": 768, "audio_dim": 33, "vision_dim": 709, "dim": 8, "n_heads": 2}
+    config = Config(model=ModelConfig(**size, n_layers=1, gd_hidden=4, gd_hidden_hetero=4))
+    torch.manual_seed(0)
+    model = TrainingDMD(DMD(config.model, None, 0), config).eval()
+    batch = collate(list(data.held_out("valid")))
+    before = model(batch).terms
+    said = model.dmd(batch).homo_outputs["audio"][:, 0]
+    expected = config.loss.sentiment * (said - batch["own_sentiment"][:, 1]).abs().mean()
+    torch.testing.assert_close(before["task_homo_audio"], expected)
+    batch["own_sentiment"][:, 1] += 0.5
+    after = model(batch).terms
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed >= {"task_homo_audio", "task_hetero_audio"}
+    assert not {name for name in changed if name.startswith("task_") and "audio" not in name}
 
 
 def test_without_own_labels_the_whole_counts_where_the_emotion_is_the_same() -> None:
