@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from runtime.errors import UsageError
 from tests.train import feature_files
+from train import run
 from train.config import Config, LossConfig, ModelConfig, load
 from train.data.dialogues import dialogues
 from train.data.labels import EMOTIONS, DataError
@@ -223,6 +225,29 @@ def test_a_pickle_of_python_2(tmp_path: Path) -> None:
     array, names = read_pickle(tmp_path / "x.pkl")
     assert array.tolist() == [1.5, -2.0]
     assert names == {"abc"}
+
+
+def test_plain_containers_of_other_names_are_read(tmp_path: Path) -> None:
+    held = {"a": defaultdict(list, {"x": [1]}), "b": OrderedDict(y=2), "c": {3}}
+    path = feature_files.write(tmp_path / "x.pkl", held, protocol=2)
+    assert read_pickle(path) == {"a": {"x": [1]}, "b": {"y": 2}, "c": {3}}
+    path = feature_files.write(tmp_path / "x.pkl", defaultdict(print))
+    with pytest.raises(DataError, match=r"asks for (builtins|__builtin__)\.print"):
+        read_pickle(path)
+
+
+def test_a_wrong_format_is_one_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written("sarcasm", tmp_path)
+    for data_format in ("mmsa", "dialogues", "ur-funny"):
+        given = ["--data", str(path), "--data-format", data_format, "--out", str(tmp_path / "out"),
+                 "--config", str(root / "configs" / "features.toml")]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["train.run", *given])
+        assert run.main() == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert said.startswith(f"train.run: {path}")
 
 
 def test_ur_funny(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def _content(parts: Any, path: Path) -> _Content:
     n = len(parts) if isinstance(parts, tuple | list) else 0
     if n not in (9, 10) or not all(isinstance(part, dict) and part for part in parts[2:6]):
         raise DataError(
-            f"{path}: not a tuple of 9 or 10 parts by dialogue; pass a file of "
-            "train/data/dialogues.py"
+            f"{path}: not a tuple of 9 or 10 parts by dialogue; docs/from-mmsa.md says which "
+            "--data-format a file needs"
         )
     rows = {"text": parts[3], "audio": parts[4], "vision": parts[5]}
     classes, trained, tested = (_IEMOCAP if n == 9 else _MELD), parts[7], parts[8]

@@ -66,7 +66,10 @@ def _table(content: Any, split: str, path: Path, bert: bool) -> Mapping[str, Any
     text = "text_bert" if bert else "text"
     missing = {"id", "regression_labels", "audio", "vision", text} - table.keys()
     if missing:
-        raise DataError(f"{where}: lacks {', '.join(sorted(missing))}")
+        raise DataError(
+            f"{where}: lacks {', '.join(sorted(missing))}; docs/from-mmsa.md says which "
+            "--data-format a file needs"
+        )
     return table
 
 

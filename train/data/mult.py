@@ -40,7 +40,8 @@ def mult(path: Path, *, padded: bool, seed: int) -> Features:
         table = content[name]
         if missing := [key for key in _NEEDED if key not in table]:
             raise DataError(
-                f"{where}: lacks {', '.join(missing)}; pass a file of train/data/mult.py"
+                f"{where}: lacks {', '.join(missing)}; docs/from-mmsa.md says which "
+                "--data-format a file needs"
             )
         emotion, named = _labels(np.asarray(table["labels"]), where)
         rows = {

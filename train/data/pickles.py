@@ -113,7 +113,13 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# What a pickled array asks for: how numpy 1 and 2 rebuild arrays, scalars and types.
+def _defaultdict(*_: Any) -> dict[Any, Any]:
+    """A plain one, which its items follow: what it makes of a missing key is no data."""
+    return {}
+
+
+# What a pickled array asks for: how numpy 1 and 2 rebuild arrays, scalars and types; and how plain
+# containers are pickled.
 _KNOWN_NAMES: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
@@ -122,6 +128,9 @@ _KNOWN_NAMES: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     **{(builtins, "set"): set for builtins in ("builtins", "__builtin__")},
+    **{(builtins, "list"): list for builtins in ("builtins", "__builtin__")},
+    ("collections", "defaultdict"): _defaultdict,
+    ("collections", "OrderedDict"): dict,
 }
 
 

@@ -39,17 +39,23 @@ def ur_funny(folder: Path, *, seed: int) -> Features:
     if missing := [name for name in _FILES if not (folder / f"{name}.pkl").is_file()]:
         raise DataError(f"{folder}: no {missing[0]}.pkl; pass the folder of UR-FUNNY's six pickles")
     content = {name: read_pickle(folder / f"{name}.pkl") for name in _FILES}
+    try:
+        words = np.array(content["word_embedding_list"], np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'word_embedding_list.pkl'}: not one vector a word") from error
     folds = content["data_folds"]
     if not isinstance(folds, dict) or not set(_FOLDS.values()) <= folds.keys():
         raise DataError(f"{folder / 'data_folds.pkl'}: lacks {', '.join(_FOLDS.values())}")
-    splits = {split: _split(content, folds[fold], folder) for split, fold in _FOLDS.items()}
+    splits = {split: _split(content, words, folds[fold], folder) for split, fold in _FOLDS.items()}
     return Features(folder, splits, padded=False, seed=seed, classes=NO_OR_YES)
 
 
-def _split(content: Mapping[str, Any], ids: list[Any], folder: Path) -> Split:
+def _split(
+    content: Mapping[str, Any], words: NDArray[np.float32], ids: list[Any], folder: Path
+) -> Split:
+    """The punchlines of these segments; `words` (n, 300): the vector of each word."""
     rows: dict[str, list[NDArray[np.float32]]] = {"text": [], "audio": [], "vision": []}
     labels = []
-    words = np.asarray(content["word_embedding_list"], np.float32)
     for name in ids:
         try:
             chosen = content["language_sdk"][name]["punchline_embedding_indexes"]
