@@ -167,7 +167,8 @@ def predict(
     calibration: Calibration | None = None,
 ) -> Predictions:
     """Outputs of the contract over `batches`, by name, each with first axis n, and the labels:
-    `emotion_label` (n,) with -1, `sentiment_label` and `arousal_label` (n,) with NaN for unknown.
+    `emotion_label` (n,) with -1, `sentiment_label` and `arousal_label` (n,) and `own_label` (n, 3),
+    the sentiment of each modality, with NaN for unknown.
 
     `emotion` are probabilities under the balanced prior, by `calibration` where there is one;
     `logits` what they are made of.
@@ -183,8 +184,10 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model.predict(moved, clipped=clipped)
         labels = (batch[name] for name in ("emotion", "sentiment", "arousal"))
-        collected.append((*outputs, *labels, here(batch)))
-    labelled = ("emotion_label", "sentiment_label", "arousal_label", "present")
+        unrated = torch.full((len(batch["emotion"]), len(MODALITIES)), float("nan"))
+        own = batch.get("own_sentiment", unrated)
+        collected.append((*outputs, *labels, own, here(batch)))
+    labelled = ("emotion_label", "sentiment_label", "arousal_label", "own_label", "present")
     found = {
         name: _numpy(torch.cat([outputs[k] for outputs in collected]))
         for k, name in enumerate((*names, *labelled))

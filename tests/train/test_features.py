@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from runtime.errors import UsageError
 from tests.train import feature_files
-from train import run
+from train import evaluate, run
 from train.config import Config, LossConfig, ModelConfig, load
 from train.data.dialogues import dialogues
 from train.data.labels import EMOTIONS, DataError
@@ -24,6 +23,7 @@ from train.data.open import open_corpus
 from train.data.pickles import read_pickle
 from train.data.ur_funny import ur_funny
 from train.data.utterance import collate
+from train.judging import Judge
 from train.losses import TrainingDMD, task_loss
 from train.metrics import sims_metrics
 from train.models.dmd import DMD
@@ -43,6 +43,11 @@ NAMES = {
     "ur-funny": ("ur-funny", ("no", "yes")),
 }
 
+SMALL = (
+    "model.dim=8;model.n_heads=2;model.n_layers=1;model.gd_hidden=4;model.gd_hidden_hetero=4;"
+    "model.stride_audio=8;model.stride_vision=4;optim.epochs=1;optim.batch_size=8"
+)
+
 
 def written(name: str, folder: Path, protocol: int = 4) -> Path:
     """A small file, or folder, of that name."""
@@ -60,30 +65,31 @@ def written(name: str, folder: Path, protocol: int = 4) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_trains_on_it_and_is_evaluated(name: str, root: Path, tmp_path: Path) -> None:
+def test_a_model_trains_on_it_and_is_evaluated(
+    name: str,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data_format, classes = NAMES[name]
-    given = ("--data", written(name, tmp_path), "--data-format", data_format)
-    small = ("model.dim=8;model.n_heads=2;model.n_layers=1;model.gd_hidden=4;optim.epochs=1;"
-             "optim.batch_size=8")  # fmt: skip
-    done = command(root, "train.run", *given, "--config", "configs/features.toml",
-                   "--out", tmp_path / "run", "--set", small)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    given = ["--data", str(written(name, tmp_path)), "--data-format", data_format]
+    out, config = str(tmp_path / "run"), str(root / "configs" / "features.toml")
+    arguments = [*given, "--config", config, "--out", out, "--set", SMALL]
+    monkeypatch.setattr(sys, "argv", ["train.run", *arguments])
+    assert run.main() == 0
     info = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
     assert info["emotions"] == list(classes)
-    known = info["metrics"]["test"]["text+audio+vision"]
+    table = info["metrics"]["test"]
     wanted = {"accuracy", "weighted_f1"} if classes else {"acc2", "acc3", "acc5", "f1", "mae"}
-    assert wanted <= known.keys()
-    assert all(name in done.stdout for name in wanted)
-    if name in ("sims", "iemocap"):
-        done = command(root, "train.evaluate", *given, "--checkpoint", tmp_path / "run")
-        assert done.returncode == 0, done.stderr
-        assert "acc3" in done.stdout if name == "sims" else "weighted_f1" in done.stdout
-
-
-def command(root: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, args)], cwd=root, capture_output=True, text=True
-    )
+    assert wanted <= table["text+audio+vision"].keys()
+    said = capsys.readouterr().out
+    assert all(name in said for name in wanted)
+    own = {f"{m} by itself" for m in ("text", "audio", "vision")}
+    assert own <= table.keys() if name == "sims" else not own & table.keys()
+    monkeypatch.setattr(sys, "argv", ["train.evaluate", *given, "--checkpoint", out])
+    assert evaluate.main() == 0
+    assert ("acc3" if name == "sims" else "weighted_f1") in capsys.readouterr().out
 
 
 def test_ch_sims_has_a_label_for_each_modality(tmp_path: Path) -> None:
@@ -136,6 +142,10 @@ def test_the_losses_of_a_modality_are_of_its_own_label(tmp_path: Path) -> None:
     said = model.dmd(batch).homo_outputs["audio"][:, 0]
     expected = config.loss.sentiment * (said - batch["own_sentiment"][:, 1]).abs().mean()
     torch.testing.assert_close(before["task_homo_audio"], expected)
+    judge = Judge(model.dmd, "fp32", scale=1.0)
+    alone = judge.table(list(data.held_out("valid")))["audio by itself"]
+    gap = (said / 3.0).clamp(-1.0, 1.0) - batch["own_sentiment"][:, 1] / 3.0
+    assert alone["mae"] == pytest.approx(float(gap.detach().abs().mean()), abs=1e-5)
     batch["own_sentiment"][:, 1] += 0.5
     after = model(batch).terms
     changed = {name for name in before if before[name] != after[name]}
