@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runtime.errors import UsageError
-from tests.train import feature_files
+from tests.train import feature_files, mmsa_file
 from train import evaluate, run
 from train.config import Config, LossConfig, ModelConfig, load
 from train.data.dialogues import dialogues
@@ -111,6 +111,16 @@ def test_ch_sims_has_a_label_for_each_modality(tmp_path: Path) -> None:
     tables["train_mix"] = {}
     path = feature_files.write(tmp_path / "v2.pkl", tables)
     assert Mmsa(path, bert=False, padded=False, seed=0).scale == 1.0
+
+
+def test_own_labels_that_are_all_unknown_are_none(tmp_path: Path) -> None:
+    tables = mmsa_file.content()
+    for table in tables.values():
+        unknown = np.full(len(table["id"]), np.nan)
+        table.update({f"regression_labels_{m}": unknown for m in "TAV"})
+    found = Mmsa(mmsa_file.write(tmp_path / "x.pkl", tables), bert=False, padded=False, seed=0)
+    assert found.scale == 3.0
+    assert all(u.own_sentiment is None for u in found.held_out("test"))
 
 
 def test_own_labels_are_what_a_modality_s_heads_learn(tmp_path: Path) -> None:

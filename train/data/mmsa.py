@@ -38,7 +38,7 @@ class Mmsa(Features):
     def __init__(self, path: Path, *, bert: bool, padded: bool, seed: int) -> None:
         content = read_pickle(path)
         tables = {split: _table(content, split, path, bert) for split in SPLITS}
-        rated_alone = [split for split, table in tables.items() if set(_OWN) <= table.keys()]
+        rated_alone = [split for split, table in tables.items() if _rated_alone(table)]
         if 0 < len(rated_alone) < len(SPLITS):
             raise DataError(f"{path}: only {rated_alone[0]} has {', '.join(_OWN)}; all splits must")
         scale = _SIMS_SCALE if rated_alone else SCALE
@@ -98,6 +98,15 @@ def _split(table: Mapping[str, Any], where: str, *, bert: bool, scale: float) ->
         own_sentiment=_own_labels(table, n, where) if scale == _SIMS_SCALE else None,
         n_not_finite=n_bad,
     )
+
+
+def _rated_alone(table: Mapping[str, Any]) -> bool:
+    """Whether each modality has labels. MMSA-FET writes NaN for data sets that lack them."""
+    try:
+        found = [np.asarray(table.get(name, np.nan), np.float64) for name in _OWN]
+    except (TypeError, ValueError):
+        return True  # not numbers, which is said when they are read
+    return not any(np.isnan(labels).all() for labels in found)
 
 
 def _own_labels(table: Mapping[str, Any], n: int, where: str) -> NDArray[np.float32]:
