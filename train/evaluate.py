@@ -21,9 +21,9 @@ from .data.features import SCALE
 from .data.open import FORMATS, open_corpus
 from .data.utterance import Utterance, collate
 from .loop import SUBSETS, Batch, Predictions, batched, evaluate, keep, predict
-from .metrics import bootstrap
+from .metrics import bootstrap, one_against_rest
 
-__all__ = ["Options", "Row", "lossy", "robustness", "subsets", "write_predictions"]
+__all__ = ["Options", "Row", "by_class", "lossy", "robustness", "subsets", "write_predictions"]
 
 _SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7", "acc5",
           "acc3", "acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc2_haszero",
@@ -93,9 +93,11 @@ def _run(options: Options) -> None:
     rows = subsets(infer, utterances, cut=cut, scale=scale)
     print_table(f"{len(ids)} utterances ({options.split})", rows)
     print_table("lost words and frames", robustness(infer, utterances, scale))
+    found = infer(batches(utterances))
+    if emotions:
+        print_table("each against the rest", by_class(found, emotions))
     if options.predictions is not None:
         path = Path(options.predictions)
-        found = infer(batches(utterances))
         write_predictions(path, options.split, ids, found, emotions, scale)
         print(f"\n{path}: {len(ids)} predictions")
 
@@ -131,6 +133,19 @@ def robustness(infer: Infer, utterances: Iterable[Utterance], scale: float = SCA
         found = infer(lossy(batch, rate, generator) for batch in batches(utterances))
         rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found, scale)))
     return rows
+
+
+def by_class(found: Predictions, names: Sequence[str]) -> list[Row]:
+    """Accuracy and weighted F1 of each class against the rest, as MulT reports IEMOCAP
+    (yaohungt/Multimodal-Transformer, `src/eval_metrics.py`)."""
+    known = found["emotion_label"] >= 0
+    if not known.any():
+        return []
+    label, said = found["emotion_label"][known], found["emotion"][known].argmax(axis=1)
+    return [
+        Row(name=name, metrics=one_against_rest(said == k, label == k))
+        for k, name in enumerate(names)
+    ]
 
 
 def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:

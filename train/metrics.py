@@ -15,6 +15,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "ks_calibration_error",
+    "one_against_rest",
     "reliability",
     "risk_threshold",
     "sentiment_metrics",
@@ -37,6 +38,14 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
         "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
         "ece": expected_calibration_error(probabilities, labels),
         "ks": ks_calibration_error(probabilities, labels),
+    }
+
+
+def one_against_rest(predicted: Array, labels: Array) -> dict[str, float]:
+    """`predicted`, `labels` (n,) bool: whether it is the class or not."""
+    return {
+        "accuracy": float(sk.accuracy_score(labels, predicted)),
+        "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
     }
 
 

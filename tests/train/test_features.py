@@ -270,6 +270,15 @@ def test_a_wrong_format_is_one_line(
         assert said.startswith(f"train.run: {path}")
 
 
+def test_each_emotion_against_the_rest() -> None:
+    label, said = np.array([0, 0, 1, 2, -1]), np.array([0, 1, 1, 0, 0])
+    found = {"emotion_label": label, "emotion": np.eye(4)[said]}
+    rows = {row.name: row.metrics for row in evaluate.by_class(found, ("n", "h", "s", "a"))}
+    assert [rows[name]["accuracy"] for name in "nhsa"] == [0.5, 0.75, 0.75, 1.0]
+    # MulT's: f1_score(truth == emotion, predicted == emotion, average="weighted")
+    assert rows["h"]["weighted_f1"] == pytest.approx(0.75 * 0.8 + 0.25 * 2 / 3)
+
+
 def test_ur_funny(tmp_path: Path) -> None:
     folder = feature_files.ur_funny(tmp_path / "features")
     found = ur_funny(folder, seed=0)
