@@ -1,9 +1,14 @@
 """Shared fixtures. The repository's own code is imported as `runtime`, `train`, `export`."""
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 # No test may reach the network through a library that would like to.
 os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -22,6 +27,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: the last one then leaves no worker waiting for long."""
     rank = {name: k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)` gives a folder that `make(folder)` has filled. One worker makes it, the
+    others wait for it: read it, copy it, do not write to it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in it
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, unfinished = base / name, base / f"{name}.unfinished"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)  # what failed in another worker
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(made)
+        return made
+
+    return folder
 
 
 @pytest.fixture(scope="session")

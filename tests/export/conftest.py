@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from export import graph
+from tests.conftest import Once
 from train import checkpoint
 from train.config import Config, ModelConfig
 from train.data.corpora import EMOTIONS
@@ -19,30 +20,36 @@ CALIBRATION = {
 
 
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
+def saved(once: Once, tokenizer_json: Path) -> Path:
     """A checkpoint folder of a small model with random weights."""
-    torch.manual_seed(0)
-    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, front_audio=12))
-    language = LanguageEncoder.from_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30_522,
-            "hidden_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        }
-    )
-    dmd = DMD(settings.model, language, len(EMOTIONS))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": CALIBRATION}
-    checkpoint.save(folder, dmd, settings, tokenizer_json, info)
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        settings = Config(
+            model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, front_audio=12)
+        )
+        language = LanguageEncoder.from_config(
+            {
+                "model_type": "bert",
+                "vocab_size": 30_522,
+                "hidden_size": 24,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            }
+        )
+        dmd = DMD(settings.model, language, len(EMOTIONS))
+        info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": CALIBRATION}
+        checkpoint.save(folder, dmd, settings, tokenizer_json, info)
+
+    return once("saved", make)
 
 
 @pytest.fixture(scope="session")
-def traced(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint's bundle with fp32 alone, which takes long to trace: copy it, do not write."""
-    folder = tmp_path_factory.mktemp("traced") / "bundle"
-    graph.write_bundle(checkpoint.load(saved), folder)
-    return folder
+def traced(once: Once, saved: Path) -> Path:
+    """The checkpoint's bundle with fp32 alone, which takes long to trace."""
+
+    def make(folder: Path) -> None:
+        graph.write_bundle(checkpoint.load(saved), folder / "bundle")
+
+    return once("traced", make) / "bundle"

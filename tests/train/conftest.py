@@ -10,7 +10,9 @@ import pytest
 from export import graph
 from runtime.features.vision import VisionFeatures
 from runtime.store import models
+from tests.conftest import Once
 from train import checkpoint, config, run
+from train.prepare import prepare
 
 # Subjects that the hash puts into each split of CK+.
 FACES = {"train": "S010", "valid": "S013", "test": "S014"}
@@ -23,23 +25,27 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """Every emotion in every split: made-up sentences, and the demo clip's voice and face."""
-    root = tmp_path_factory.mktemp("data")
-    with av.open(str(demo)) as container:
-        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    with av.open(str(demo)) as container:
-        resampler = av.AudioResampler("s16", "mono", 16_000)
-        pieces = [
-            out.to_ndarray()[0]
-            for frame in container.decode(audio=0)
-            for out in resampler.resample(frame)
-        ]
-    said = np.concatenate(pieces)[16_000:64_000]
-    write_text(root / "goemotions" / "ekman")
-    write_voices(root / "ravdess", said)
-    write_faces(root / "ckplus48", picture)
-    return root
+def data(once: Once, demo: Path) -> Path:
+    """Every emotion in every split: made-up sentences, and the demo clip's voice and face. Their
+    features are in its folder `cache`."""
+
+    def make(folder: Path) -> None:
+        with av.open(str(demo)) as container:
+            picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        with av.open(str(demo)) as container:
+            resampler = av.AudioResampler("s16", "mono", 16_000)
+            pieces = [
+                out.to_ndarray()[0]
+                for frame in container.decode(audio=0)
+                for out in resampler.resample(frame)
+            ]
+        said = np.concatenate(pieces)[16_000:64_000]
+        write_text(folder / "goemotions" / "ekman")
+        write_voices(folder / "ravdess", said)
+        write_faces(folder / "ckplus48", picture)
+        prepare(folder, folder / "cache")
+
+    return once("data", make)
 
 
 def write_text(folder: Path) -> None:
@@ -80,34 +86,37 @@ def write_faces(folder: Path, picture: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def settings(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path
-) -> tuple[str, ...]:
+def settings(once: Once, tokenizer_json: Path) -> tuple[str, ...]:
     """Overrides for a model that trains in seconds, its language encoder a local folder."""
-    from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("bert")
-    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    size |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    BertModel(BertConfig(**size, intermediate_size=32)).save_pretrained(folder)
-    (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
-    return (*SMALL, f'model.language="{folder}"')
+    def make(folder: Path) -> None:
+        from transformers import BertConfig, BertModel
+
+        size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+        size |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        BertModel(BertConfig(**size, intermediate_size=32)).save_pretrained(folder)
+        (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
+
+    return (*SMALL, f'model.language="{once("bert", make)}"')
 
 
 @pytest.fixture(scope="session")
-def trained(
-    root: Path, data: Path, settings: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def trained(root: Path, once: Once, data: Path, settings: tuple[str, ...]) -> Path:
     """A checkpoint of an uninterrupted run."""
-    out = tmp_path_factory.mktemp("run") / "checkpoint"
-    options = run.Options(data=str(data), out=str(out), cache=str(data / "cache"))
-    run.train(config.load(root / "configs" / "quick.toml", settings), options)
-    return out
+
+    def make(folder: Path) -> None:
+        out = str(folder / "checkpoint")
+        options = run.Options(data=str(data), out=out, cache=str(data / "cache"))
+        run.train(config.load(root / "configs" / "quick.toml", settings), options)
+
+    return once("run", make) / "checkpoint"
 
 
 @pytest.fixture(scope="session")
-def traced(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its bundle with fp32 alone, which takes long to trace: copy it, do not write."""
-    folder = tmp_path_factory.mktemp("traced") / "bundle"
-    graph.write_bundle(checkpoint.load(trained), folder)
-    return folder
+def traced(once: Once, trained: Path) -> Path:
+    """Its bundle with fp32 alone, which takes long to trace."""
+
+    def make(folder: Path) -> None:
+        graph.write_bundle(checkpoint.load(trained), folder / "bundle")
+
+    return once("traced-run", make) / "bundle"
