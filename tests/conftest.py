@@ -1,14 +1,11 @@
 """Shared fixtures. The repository's own code is imported as `runtime`, `train`, `export`."""
 
-import fcntl
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-Once = Callable[[str, Callable[[Path], object]], Path]
+from tests.once import Once
 
 # No test may reach the network through a library that would like to.
 os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -31,24 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """`once(name, make)` gives a folder that `make(folder)` has filled. One worker makes it, the
-    others wait for it: read it, copy it, do not write to it."""
+    """Makes a folder of a name once, whichever worker asks first."""
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # each worker has a folder of its own in it
-
-    def folder(name: str, make: Callable[[Path], object]) -> Path:
-        made, unfinished = base / name, base / f"{name}.unfinished"
-        with (base / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
-                shutil.rmtree(unfinished, ignore_errors=True)  # what failed in another worker
-                unfinished.mkdir()
-                make(unfinished)
-                unfinished.rename(made)
-        return made
-
-    return folder
+    # A worker's own folder lies in the one of the whole run.
+    return Once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(scope="session")
