@@ -15,9 +15,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 # The tests of these files take longest, in this order.
-LONGEST = ("test_live.py", "test_run.py", "test_export.py", "test_devices.py", "test_distill.py",
-           "test_mmsa.py", "test_recordings.py", "test_ablate.py", "test_package.py", "test_cli.py",
-           "test_calibrate.py", "test_data.py", "test_trt.py")  # fmt: skip
+LONGEST = ("test_live.py", "test_run.py", "test_room.py", "test_devices.py", "test_faults.py",
+           "test_compare.py", "test_export.py", "test_mqtt.py", "test_cli.py", "test_package.py",
+           "test_recording.py", "test_recordings.py", "test_speech.py", "test_baselines.py",
+           "test_ablate.py", "test_web_page.py", "test_distill.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
