@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Corpus", "Utterance", "collate", "labelled_part"]
 
@@ -56,13 +56,17 @@ class Corpus(Protocol):
         ...
 
 
-def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+def collate(utterances: Sequence[Utterance]) -> "dict[str, Tensor]":
     """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,),
     `arousal` (B,) and, by modality, `shown` (B, 3) and, where anything is rated by itself,
     `own_sentiment` (B, 3).
 
     Text is `input_ids` (B, Tt) where it is word pieces, else `text` (B, Tt, Dt).
     """
+    # Here, for the processes that only extract features need no torch, which is slow to load.
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
     batch: dict[str, Tensor] = {}
     for m in ("text", "audio", "vision"):
         rows = [torch.from_numpy(np.asarray(getattr(u, m))) for u in utterances]
