@@ -76,6 +76,7 @@ class _Deployed(nn.Module):
         text_mask: Tensor,
         audio: Tensor,
         audio_mask: Tensor,
+        audio_embedding: Tensor,
         vision: Tensor,
         vision_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -85,6 +86,7 @@ class _Deployed(nn.Module):
                 "text_mask": text_mask,
                 "audio": audio,
                 "audio_mask": audio_mask,
+                "audio_embedding": audio_embedding,
                 "vision": vision,
                 "vision_mask": vision_mask,
             }
@@ -191,10 +193,11 @@ def _known_utterances(tokenizer_json: Path) -> list[Rows]:
     )
     faces = {r.emotion: np.tile(row, (12, 1)) for r, row in prototypes() if r.split == "test"}
     happy, angry = (faces[EMOTIONS.index(name)] for name in ("happiness", "anger"))
+    heard = np.sin(np.arange(SPEC.audio_embedding_dim, dtype=np.float32))
     words = [text.ids(s) for s in ("I am so happy to see you", "the meeting is at three")]
     return [
         Rows(text=words[0], audio=voice[:0], vision=happy[:0]),
-        Rows(text=words[0][:0], audio=voice, vision=angry),
+        Rows(text=words[0][:0], audio=voice, vision=angry, audio_embedding=heard),
         Rows(text=words[1], audio=voice, vision=happy),
     ]
 

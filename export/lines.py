@@ -98,8 +98,13 @@ def _of_voices(features: Features) -> list[Line]:
     heard: dict[str, list[Utterance]] = {}
     for r, versions in features.voices:
         if r.split == _VOICES_OF.get(r.corpus, "test"):
-            rows = SpeechStatistics().normalise(versions[0])
-            heard.setdefault(r.corpus, []).append(_utterance(audio=rows, emotion=r.emotion))
+            rows, embedding = versions[0]
+            voice = _utterance(
+                audio=SpeechStatistics().normalise(rows),
+                audio_embedding=embedding,
+                emotion=r.emotion,
+            )
+            heard.setdefault(r.corpus, []).append(voice)
     out = []
     for corpus, voices in heard.items():
         score, metric = (_accuracy, "accuracy") if corpus in _NEUTRAL_ONLY else (_uar, "UAR")

@@ -53,6 +53,7 @@ class ModelConfig:
     kernel_vision: int = 5
     front_audio: int = 0  # width of two more convolutions before the audio branch's; 0: none
     statistics_audio: int = 0  # hidden width of what a voice is on the whole; 0: rows alone
+    embedding_audio: int = 0  # hidden width of what a recogniser heard of a voice; 0: not used
     stride_audio: int = 3  # 25 rows a second are more than prosody needs
     stride_vision: int = 2
     gd_hidden: int = 64

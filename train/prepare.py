@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.appearance import Appearance
 from runtime.features.audio import audio_rows
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import SPEC
 from runtime.features.vision import APPEARANCE
+from runtime.speech.moonshine import Moonshine
+from runtime.store import models
 from runtime.system.files import write_file
 from runtime.utterances.segmenter import SegmenterConfig
 
@@ -39,10 +42,11 @@ Float = NDArray[np.float32]
 # well as the device's own voice activity detector, at a hundredth of its time.
 _SILENCE_DB = 30.0
 # Part of the cache's key: raise it when this file makes other rows from the same recordings.
-_VERSION = 4
+_VERSION = 5
 _N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
 _AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel_high_hz",
                  "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip
+_ENCODER = "moonshine-tiny-en"
 _BATCH = 64  # faces that the appearance network sees at once
 _PAUSE_S = 0.4  # the longest between two digits
 
@@ -76,13 +80,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Features:
-    """`voices`: (recording, versions) pairs, each version raw rows (T, 43): as recorded, and for
-    training as through `_N_CHANNELS` channels; `faces`: (recording, row (Dv,)) pairs.
+    """`voices`: (recording, versions) pairs, each version raw rows (T, 43) and embedding (576,): as
+    recorded, and for training as through `_N_CHANNELS` channels; `faces`: (recording, row (Dv,))
+    pairs.
 
     `n_faceless`: pictures in which no face was found; they are left out.
     """
 
-    voices: list[tuple[Recording, list[Float]]]
+    voices: list[tuple[Recording, list[tuple[Float, Float]]]]
     faces: list[tuple[Recording, Float]]
     n_faceless: int
 
@@ -138,12 +143,16 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
         (r.split, [(str(part.relative_to(data)), _stamp(part)) for part in r.parts or (r.path,)])
         for r in clips
     ]
-    contract = [_VERSION, _N_CHANNELS, {name: asdict(SPEC)[name] for name in _AUDIO_FIELDS}]
+    spec = {name: asdict(SPEC)[name] for name in _AUDIO_FIELDS}
+    contract = [_VERSION, _N_CHANNELS, spec, models.is_here(_ENCODER)]
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
     arrays = cached(cache_folder / f"{key}.safetensors", partial(_extract, clips))
     ends = np.cumsum(arrays["audio_lengths"])
     rows = iter(
-        arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)
+        (arrays["audio"][end - n : end], embedding)
+        for end, n, embedding in zip(
+            ends, arrays["audio_lengths"], arrays["embeddings"], strict=True
+        )
     )
     versions = [[next(rows) for _ in range(n)] for n in arrays["n_versions"]]
     vision = _vision_rows(pictures, cache_folder)
@@ -188,16 +197,19 @@ def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         results = pool.map(_versions, clips, chunksize=8)
         audio = list(tqdm(results, desc="audio rows", total=len(clips), unit="clip"))
-    every = [rows for versions in audio for rows in versions]
+    every = [rows for versions in audio for rows, _ in versions]
+    embeddings = [embedding for versions in audio for _, embedding in versions]
     return {
         "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *every]),
         "audio_lengths": np.array([len(rows) for rows in every], np.int64),
+        "embeddings": np.array(embeddings, np.float32).reshape(-1, SPEC.audio_embedding_dim),
         "n_versions": np.array([len(versions) for versions in audio], np.int64),
     }
 
 
-def _versions(clip: Recording) -> list[Float]:
-    """Raw rows (T, 43) of a clip as it was recorded and, of a training one, through channels."""
+def _versions(clip: Recording) -> list[tuple[Float, Float]]:
+    """Raw rows (T, 43) and embedding (576,) of a clip as it was recorded and, of a training one,
+    through channels."""
     rng = np.random.default_rng(zlib.crc32(str((clip.path.name, len(clip.parts))).encode()))
     samples = spoken(joined(rng, clip))
     if len(samples) < SPEC.window:
@@ -209,7 +221,18 @@ def _versions(clip: Recording) -> list[Float]:
             Channel((person, k)).through(spoken_again(rng, samples)) for k in range(_N_CHANNELS)
         ]
     most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
-    return [audio_rows(version[:most]) for version in versions]
+    return [(audio_rows(version[:most]), _embedding(version[:most])) for version in versions]
+
+
+def _embedding(samples: Float) -> Float:
+    """(576,) of (n,) samples; zeros on a machine without the recogniser."""
+    encoder = _encoder()
+    return no_embedding() if encoder is None else encoder.embed(samples)
+
+
+@cache
+def _encoder() -> Moonshine | None:
+    return Moonshine(models.resolve(_ENCODER)) if models.is_here(_ENCODER) else None
 
 
 def joined(rng: np.random.Generator, clip: Recording) -> Float:

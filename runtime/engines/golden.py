@@ -69,4 +69,5 @@ def _rows(stored: dict[str, Any]) -> Rows:
         text=np.asarray(stored["text"], np.int64),
         audio=np.asarray(stored["audio"], np.float32).reshape(-1, SPEC.audio_dim),
         vision=np.asarray(stored["vision"], np.float32).reshape(-1, SPEC.vision_dim),
+        audio_embedding=np.asarray(stored["audio_embedding"], np.float32),
     )

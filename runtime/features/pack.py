@@ -1,12 +1,13 @@
 """Feature rows of one utterance -> the graph's inputs; the one place that knows their names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
+from .embedding import no_embedding
 from .spec import MODALITIES, SPEC
 
 __all__ = ["INPUTS", "OUTPUTS", "Rows", "pack"]
@@ -17,6 +18,7 @@ INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "text_mask": ("bool", ("B", "Tt")),
     "audio": ("float32", ("B", "Ta", SPEC.audio_dim)),
     "audio_mask": ("bool", ("B", "Ta")),
+    "audio_embedding": ("float32", ("B", SPEC.audio_embedding_dim)),
     "vision": ("float32", ("B", "Tv", SPEC.vision_dim)),
     "vision_mask": ("bool", ("B", "Tv")),
 }
@@ -33,12 +35,13 @@ OUTPUTS: dict[str, tuple[str | int, ...]] = {
 class Rows:
     """One utterance: `text` (Tt,) int64 ids, `audio` (Ta, 43), `vision` (Tv, Dv) float32.
 
-    A modality of zero rows is absent.
+    A modality of zero rows is absent. `audio_embedding` (576,) is all zeros where it is not known.
     """
 
     text: NDArray[np.int64]
     audio: NDArray[np.float32]
     vision: NDArray[np.float32]
+    audio_embedding: NDArray[np.float32] = field(default_factory=no_embedding)
 
 
 def pack(rows: Rows) -> dict[str, NDArray[Any]]:
@@ -63,4 +66,11 @@ def pack(rows: Rows) -> dict[str, NDArray[Any]]:
             values = np.zeros((1, *widths[m]), values.dtype)
         batch["input_ids" if m == "text" else m] = values[None]
         batch[f"{m}_mask"] = np.full((1, len(values)), present)
+    embedding = rows.audio_embedding
+    if embedding.shape != (SPEC.audio_embedding_dim,) or not np.isfinite(embedding).all():
+        raise FeatureError(
+            f"audio embedding of shape {embedding.shape} or not finite; expected "
+            f"({SPEC.audio_embedding_dim},) finite numbers"
+        )
+    batch["audio_embedding"] = embedding[None]
     return batch

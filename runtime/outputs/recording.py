@@ -31,7 +31,7 @@ from ..speech.base import Word
 
 __all__ = ["FORMAT", "Recorder", "Recording"]
 
-FORMAT = 2
+FORMAT = 3
 _MARK = ', "crc32": '
 _LONGEST = 1 << 20  # bytes of a line: five times what the longest utterance needs
 _DTYPE = np.dtype("<f4")
@@ -69,6 +69,7 @@ class Recorder:
             "end_s": evidence.end_s,
             "words": [[word.text, word.start_s, word.end_s] for word in evidence.words],
             "audio": _encoded(evidence.audio, self._last.get("audio")),
+            "audio_embedding": _encoded(evidence.audio_embedding[None], None)[1],
             "vision": _encoded(evidence.vision, self._last.get("vision")),
             "modalities": evidence.modalities,
             "quality": evidence.quality,
@@ -212,6 +213,7 @@ def _evidence(found: dict[str, Any], last: Evidence | None) -> Evidence:
         ),
         audio=_decoded(found["audio"], None if last is None else last.audio, SPEC.audio_dim),
         vision=_decoded(found["vision"], None if last is None else last.vision, SPEC.vision_dim),
+        audio_embedding=_decoded([0, found["audio_embedding"]], None, SPEC.audio_embedding_dim)[0],
         modalities={m: str(found["modalities"][m]) for m in MODALITIES},
         quality=tuple(str(note) for note in found["quality"]),
         person=_person(found.get("person")),

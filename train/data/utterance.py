@@ -1,7 +1,7 @@
 """One training sample, batches of them, and what every data set offers to the trainer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from runtime.features.embedding import no_embedding
 
 __all__ = ["Corpus", "Utterance", "collate", "labelled_part"]
 
@@ -25,7 +27,8 @@ class Utterance:
     [-3, 3]) and `arousal` NaN (in [-1, 1]) mean unlabelled; `id` names the sample in its data set.
     `shown`: the emotion that text, audio and vision show, each by itself, where that differs from
     the whole. `log_prior`: logarithm of how common each emotion is where the sample was drawn, up
-    to a constant; none where all are equally common.
+    to a constant; none where all are equally common. `audio_embedding` (576,): of the voice, zeros
+    where it is not known.
     """
 
     text: NDArray[Any]
@@ -38,6 +41,7 @@ class Utterance:
     id: str = ""
     shown: tuple[int, int, int] | None = None
     log_prior: tuple[float, ...] | None = None
+    audio_embedding: Float = field(default_factory=no_embedding)
 
 
 class Corpus(Protocol):
@@ -69,6 +73,7 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
             padded = padded.new_zeros((len(rows), 1, *padded.shape[2:]))
         batch["input_ids" if padded.ndim == 2 else m] = padded
         batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
+    batch["audio_embedding"] = torch.from_numpy(np.stack([u.audio_embedding for u in utterances]))
     batch["emotion"] = torch.tensor([u.emotion for u in utterances])
     batch["shown"] = torch.tensor([u.shown or (u.emotion,) * 3 for u in utterances])
     batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
