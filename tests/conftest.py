@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import Once
+
 # No test may reach the network through a library that would like to.
 os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # The models here are so small that two threads of torch wait for each other ten times as long as
@@ -13,15 +15,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 # The tests of these files take longest, in this order.
-LONGEST = ("test_live.py", "test_run.py", "test_export.py", "test_devices.py", "test_distill.py",
-           "test_mmsa.py", "test_recordings.py", "test_ablate.py", "test_package.py", "test_cli.py",
-           "test_calibrate.py", "test_data.py", "test_trt.py")  # fmt: skip
+LONGEST = ("test_live.py", "test_run.py", "test_room.py", "test_devices.py", "test_faults.py",
+           "test_compare.py", "test_export.py", "test_mqtt.py", "test_cli.py", "test_package.py",
+           "test_recording.py", "test_recordings.py", "test_speech.py", "test_baselines.py",
+           "test_ablate.py", "test_web_page.py", "test_distill.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: the last one then leaves no worker waiting for long."""
     rank = {name: k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder of a name once, whichever worker asks first."""
+    base = tmp_path_factory.getbasetemp()
+    # A worker's own folder lies in the one of the whole run.
+    return Once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(scope="session")

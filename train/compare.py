@@ -33,7 +33,7 @@ class Options:
     is kept.
     """
 
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
     models: str = option(
         "dmd,mult,misa,pmr,corrkd,late,text,audio,vision,fixed,undistilled,undecoupled",

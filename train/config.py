@@ -116,6 +116,7 @@ class DataConfig:
 
     # Names in train/data/corpora.py; and `prototypes`, faces that need no photographs.
     corpora: str = "goemotions meld vader emodb ravdess ckplus48"
+    sentiment_scale: float = 3.0  # largest rating in a feature file's own unit; the file says it
     utterances_per_epoch: int = 6_000
     n_valid: int = 700
     n_test: int = 1_400

@@ -17,15 +17,17 @@ from runtime.errors import DmdLiveError
 from runtime.features.spec import MODALITIES
 
 from . import checkpoint
+from .data.features import SCALE
 from .data.open import FORMATS, open_corpus
 from .data.utterance import Utterance, collate
 from .loop import SUBSETS, Batch, Predictions, batched, evaluate, keep, predict
-from .metrics import bootstrap
+from .metrics import bootstrap, one_against_rest
 
-__all__ = ["Options", "Row", "lossy", "robustness", "subsets", "write_predictions"]
+__all__ = ["Options", "Row", "by_class", "lossy", "robustness", "subsets", "write_predictions"]
 
 _SHOWN = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc7", "acc5",
-          "acc2_nonzero", "f1_nonzero", "acc2_haszero", "f1_haszero")  # fmt: skip
+          "acc3", "acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc2_haszero",
+          "f1_haszero")  # fmt: skip
 Infer = Callable[[Iterable[Batch]], Predictions]
 _RATES = tuple(k / 10 for k in range(10))
 
@@ -40,7 +42,7 @@ class Options:
     checkpoint: str = option(
         "checkpoint", metavar="DIR", help="a checkpoint of train.run or train.import_reference"
     )
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="the format of PATH")
     split: str = option(
         "test", choices=("train", "valid", "test"), help="which utterances to evaluate"
@@ -87,12 +89,16 @@ def _run(options: Options) -> None:
 
     infer = partial(predict, model, clipped=False, calibration=source.calibration)
     ids = [utterance.id for utterance in utterances]
-    cut = source.config.model.masked
-    print_table(f"{len(ids)} utterances ({options.split})", subsets(infer, utterances, cut=cut))
-    print_table("lost words and frames", robustness(infer, utterances))
+    cut, scale = source.config.model.masked, source.config.data.sentiment_scale
+    rows = subsets(infer, utterances, cut=cut, scale=scale)
+    print_table(f"{len(ids)} utterances ({options.split})", rows)
+    print_table("lost words and frames", robustness(infer, utterances, scale))
+    found = infer(batches(utterances))
+    if emotions:
+        print_table("each against the rest", by_class(found, emotions))
     if options.predictions is not None:
         path = Path(options.predictions)
-        write_predictions(path, options.split, ids, infer(batches(utterances)), emotions)
+        write_predictions(path, options.split, ids, found, emotions, scale)
         print(f"\n{path}: {len(ids)} predictions")
 
 
@@ -101,29 +107,45 @@ def batches(utterances: Iterable[Utterance], size: int = 64) -> Iterator[Batch]:
     return (collate(part) for part in batched(utterances, size))
 
 
-def subsets(infer: Infer, utterances: Iterable[Utterance], *, cut: bool = False) -> list[Row]:
+def subsets(
+    infer: Infer, utterances: Iterable[Utterance], *, cut: bool = False, scale: float = SCALE
+) -> list[Row]:
     """Metrics with only the modalities of each subset, with 95 % intervals for the full one.
 
-    `cut`: the model masks padding, so that hidden modalities need not be passed over.
+    `cut`: the model masks padding, so that hidden modalities need not be passed over. `scale`: as
+    of `loop.evaluate`.
     """
     rows = []
     for subset in SUBSETS:
         found = infer(keep(batch, subset, cut=cut) for batch in batches(utterances))
-        rows.append(Row(name="+".join(subset), metrics=_metrics(found)))
+        rows.append(Row(name="+".join(subset), metrics=_metrics(found, scale)))
         if subset == MODALITIES:
-            low, high = bootstrap(partial(_metrics, found), len(found["sentiment"]))
+            low, high = bootstrap(partial(_metrics, found, scale), len(found["sentiment"]))
             rows += [Row(name="  95 % from", metrics=low), Row(name="  to", metrics=high)]
     return rows
 
 
-def robustness(infer: Infer, utterances: Iterable[Utterance]) -> list[Row]:
+def robustness(infer: Infer, utterances: Iterable[Utterance], scale: float = SCALE) -> list[Row]:
     """Metrics when each word and each frame is lost with probability 0, 0.1 ... 0.9."""
     rows = []
     for rate in _RATES:
         generator = torch.Generator().manual_seed(0)
         found = infer(lossy(batch, rate, generator) for batch in batches(utterances))
-        rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found)))
+        rows.append(Row(name=f"{rate:.1f} lost", metrics=_metrics(found, scale)))
     return rows
+
+
+def by_class(found: Predictions, names: Sequence[str]) -> list[Row]:
+    """Accuracy and weighted F1 of each class against the rest, as MulT reports IEMOCAP
+    (yaohungt/Multimodal-Transformer, `src/eval_metrics.py`)."""
+    known = found["emotion_label"] >= 0
+    if not known.any():
+        return []
+    label, said = found["emotion_label"][known], found["emotion"][known].argmax(axis=1)
+    return [
+        Row(name=name, metrics=one_against_rest(said == k, label == k))
+        for k, name in enumerate(names)
+    ]
 
 
 def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
@@ -145,10 +167,12 @@ def write_predictions(
     ids: Sequence[str],
     found: Predictions,
     emotions: Sequence[str],
+    scale: float = SCALE,
 ) -> None:
     """One CSV row per utterance; the file appears whole or not at all.
 
-    `label` and `prediction` are emotions where the model has them, else sentiments.
+    `label` and `prediction` are emotions where the model has them, else sentiments in the data
+    set's own unit, whose largest is `scale`.
     """
     unfinished = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,8 +183,9 @@ def write_predictions(
         writer = csv.writer(file)
         writer.writerow(names)
         for k, name in enumerate(ids):
-            rated = found["sentiment_label"][k]
-            values = ["" if np.isnan(rated) else f"{rated:.6f}", f"{found['sentiment'][k]:.6f}"]
+            rated = found["sentiment_label"][k] * scale / SCALE
+            said = found["sentiment"][k] * scale / SCALE
+            values = ["" if np.isnan(rated) else f"{rated:.6f}", f"{said:.6f}"]
             if emotions:
                 label, p = int(found["emotion_label"][k]), found["emotion"][k]
                 told = emotions[label] if label >= 0 else ""
@@ -179,10 +204,12 @@ def print_table(title: str, rows: Iterable[Row]) -> None:
         print(f"{row.name:<24}" + "".join(cells))
 
 
-def _metrics(found: Predictions, take: NDArray[np.intp] | None = None) -> dict[str, float]:
+def _metrics(
+    found: Predictions, scale: float, take: NDArray[np.intp] | None = None
+) -> dict[str, float]:
     if take is not None:
         found = {name: values[take] for name, values in found.items()}
-    return evaluate(found, found["emotion_label"], found["sentiment_label"])
+    return evaluate(found, found["emotion_label"], found["sentiment_label"], scale)
 
 
 if __name__ == "__main__":

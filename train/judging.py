@@ -13,6 +13,7 @@ from runtime.judging.calibration import CONVERSATION, Calibration
 
 from . import parallel
 from .data.compose import Composer
+from .data.features import SCALE
 from .data.utterance import Corpus, Utterance, collate
 from .loop import (
     SUBSETS,
@@ -37,6 +38,7 @@ class Judge:
     dmd: Inputs
     precision: str
     calibration: Calibration | None = None
+    scale: float = SCALE  # `DataConfig.sentiment_scale`
 
     def predict(
         self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
@@ -56,13 +58,32 @@ class Judge:
         self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
     ) -> dict[str, float]:
         """Metrics, by name."""
-        found = self.predict(utterances, subset)
-        return evaluate(found, found["emotion_label"], found["sentiment_label"])
+        return self._metrics(self.predict(utterances, subset))
+
+    def _metrics(self, found: Predictions) -> dict[str, float]:
+        return evaluate(found, found["emotion_label"], found["sentiment_label"], self.scale)
+
+    def _own(self, found: Predictions) -> dict[str, dict[str, float]]:
+        """By name such as "text by itself"; none where heads are not trained or say nothing."""
+        out: dict[str, dict[str, float]] = {}
+        if not self.dmd.config.common_branch:
+            return out
+        for k, m in enumerate(MODALITIES):
+            said, label = found["modality_sentiment"][:, k], found["own_label"][:, k]
+            rated = found["present"][:, k] & ~np.isnan(label)
+            if said.any() and rated.sum() > 1:
+                alone = {"sentiment": said[rated], "emotion": np.zeros((rated.sum(), 0))}
+                unknown = np.full(rated.sum(), -1)
+                out[f"{m} by itself"] = evaluate(alone, unknown, label[rated], self.scale)
+        return out
 
     def table(self, utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
-        """Metrics of all seven subsets of modalities, by name such as text+vision."""
+        """Metrics of all seven subsets of modalities, by name such as text+vision; and of what each
+        modality's own head says against its own label, where there are such labels."""
         rows = tqdm(SUBSETS, desc="subsets", leave=False, disable=not parallel.is_first())
-        return {"+".join(s): self.score(utterances, s) for s in rows}
+        found = {"+".join(s): self.predict(utterances, s) for s in rows}
+        table = {name: self._metrics(said) for name, said in found.items()}
+        return table | self._own(found["+".join(MODALITIES)])
 
 
 def validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:

@@ -14,8 +14,9 @@ from runtime.judging.calibration import BALANCED, Calibration
 
 from .config import OptimConfig
 from .data.corpora import EMOTIONS, NEUTRAL
+from .data.features import SCALE
 from .losses import Losses
-from .metrics import emotion_metrics, sentiment_metrics
+from .metrics import emotion_metrics, sentiment_metrics, sims_metrics
 from .models.inputs import Inputs
 
 __all__ = [
@@ -166,7 +167,8 @@ def predict(
     calibration: Calibration | None = None,
 ) -> Predictions:
     """Outputs of the contract over `batches`, by name, each with first axis n, and the labels:
-    `emotion_label` (n,) with -1, `sentiment_label` and `arousal_label` (n,) with NaN for unknown.
+    `emotion_label` (n,) with -1, `sentiment_label` and `arousal_label` (n,) and `own_label` (n, 3),
+    the sentiment of each modality, with NaN for unknown.
 
     `emotion` are probabilities under the balanced prior, by `calibration` where there is one;
     `logits` what they are made of.
@@ -182,8 +184,10 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model.predict(moved, clipped=clipped)
         labels = (batch[name] for name in ("emotion", "sentiment", "arousal"))
-        collected.append((*outputs, *labels, here(batch)))
-    labelled = ("emotion_label", "sentiment_label", "arousal_label", "present")
+        unrated = torch.full((len(batch["emotion"]), len(MODALITIES)), float("nan"))
+        own = batch.get("own_sentiment", unrated)
+        collected.append((*outputs, *labels, own, here(batch)))
+    labelled = ("emotion_label", "sentiment_label", "arousal_label", "own_label", "present")
     found = {
         name: _numpy(torch.cat([outputs[k] for outputs in collected]))
         for k, name in enumerate((*names, *labelled))
@@ -213,15 +217,26 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
 
 
 def evaluate(
-    predictions: Predictions, emotion: NDArray[Any], sentiment: NDArray[Any]
+    predictions: Predictions,
+    emotion: NDArray[Any],
+    sentiment: NDArray[Any],
+    scale: float = SCALE,
 ) -> dict[str, float]:
-    """Metrics of the labelled samples; labels (n,) with -1 and NaN for unknown."""
+    """Metrics of the labelled samples; labels (n,) with -1 and NaN for unknown.
+
+    `scale`: the largest sentiment in the data set's own unit; CH-SIMS, of scale 1, has metrics of
+    its own.
+    """
     out: dict[str, float] = {}
     known, rated = emotion >= 0, ~np.isnan(sentiment)
     if known.any() and predictions["emotion"].shape[1]:
         out |= emotion_metrics(predictions["emotion"][known], emotion[known])
     if rated.sum() > 1:
-        out |= sentiment_metrics(predictions["sentiment"][rated], sentiment[rated])
+        said, truth = predictions["sentiment"][rated], sentiment[rated]
+        if scale == SCALE:
+            out |= sentiment_metrics(said, truth)
+        else:  # rounded, so that a rating on the bound of a class stays there
+            out |= sims_metrics(*(np.round(v * (scale / SCALE), 6) for v in (said, truth)))
     return out
 
 

@@ -14,6 +14,7 @@ from .models.dmd import DMD, Features
 from .models.gd_unit import GraphDistillation, discrepancy, parse_edges
 from .models.layers import Head, masked_mean
 from .parallel import gather, share
+from .unimodal import agreeing, own_labels
 
 __all__ = [
     "Losses",
@@ -85,11 +86,10 @@ class TrainingDMD(nn.Module):
         hetero_repr = torch.stack([refined for _, _, refined in heads], dim=1)  # (B, 3, 2 d)
         common_outputs, _, _ = self.common_head((homo * present[..., None]).flatten(1))
         everywhere = torch.ones_like(present[:, 0])
-        emotion = batch["emotion"][:, None]
-        shown = batch.get("shown", emotion.expand(-1, len(MODALITIES)))
-        agree = present & (shown == emotion)  # what contradicts the rest is not drawn to it
+        agree = agreeing(batch, present)  # what contradicts the rest is not drawn to it
         n_emotions = features.outputs.shape[1] - 1
         if config.doubt and n_emotions:  # a model of sentiment alone has none to doubt
+            shown = batch.get("shown", batch["emotion"][:, None].expand(-1, len(MODALITIES)))
             target = doubtful(batch["emotion"], shown, present, n_emotions, config.doubt)
             batch = {**batch, "target": target}
         terms = {"task_fused": task_loss(features.outputs, batch, everywhere, config)}
@@ -97,8 +97,8 @@ class TrainingDMD(nn.Module):
             terms["arousal"] = arousal_loss(features.arousal, batch["arousal"])
         if self.dmd.config.common_branch:
             terms["task_common"] = task_loss(common_outputs, batch, everywhere, config)
-            terms |= _task_losses("homo", homo_outputs, batch, shown, present, config)
-        terms |= _task_losses("hetero", hetero_outputs, batch, shown, present, config)
+            terms |= _task_losses("homo", homo_outputs, batch, present, config)
+        terms |= _task_losses("hetero", hetero_outputs, batch, present, config)
         if config.decoupling:
             terms |= self._decoupling(features, homo, batch, agree)
         for space, used, unit, inputs in (
@@ -167,23 +167,16 @@ def _task_losses(
     space: str,
     outputs: Tensor,
     batch: dict[str, Tensor],
-    shown: Tensor,
     present: Tensor,
     config: LossConfig,
 ) -> dict[str, Tensor]:
-    """The task loss of each modality's own outputs (B, 3, n) against what it shows, `shown` (B, 3),
-    where it is present."""
-    terms = {}
-    for k, m in enumerate(MODALITIES):
-        other = shown[:, k] != batch["emotion"]
-        own = {
-            "emotion": shown[:, k],
-            "sentiment": batch["sentiment"].masked_fill(other, float("nan")),
-        }
-        if "log_prior" in batch:
-            own["log_prior"] = batch["log_prior"]
-        terms[f"task_{space}_{m}"] = task_loss(outputs[:, k], own, present[:, k], config)
-    return terms
+    """The task loss of each modality's own outputs (B, 3, n) against its own labels, where it is
+    present."""
+    told = {name: labels for name, labels in batch.items() if name != "target"}  # of the whole
+    return {
+        f"task_{space}_{m}": task_loss(outputs[:, k], own_labels(told, k), present[:, k], config)
+        for k, m in enumerate(MODALITIES)
+    }
 
 
 def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:

@@ -15,9 +15,11 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "ks_calibration_error",
+    "one_against_rest",
     "reliability",
     "risk_threshold",
     "sentiment_metrics",
+    "sims_metrics",
 ]
 
 Array = NDArray[Any]
@@ -36,6 +38,14 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
         "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
         "ece": expected_calibration_error(probabilities, labels),
         "ks": ks_calibration_error(probabilities, labels),
+    }
+
+
+def one_against_rest(predicted: Array, labels: Array) -> dict[str, float]:
+    """`predicted`, `labels` (n,) bool: whether it is the class or not."""
+    return {
+        "accuracy": float(sk.accuracy_score(labels, predicted)),
+        "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
     }
 
 
@@ -62,6 +72,25 @@ def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
         out[f"f1_{name}"] = (
             float(sk.f1_score(truth, guess, average="weighted")) if len(truth) else float("nan")
         )
+    return out
+
+
+def sims_metrics(predicted: Array, labels: Array) -> dict[str, float]:
+    """CH-SIMS' protocol (thuiar/MMSA, `utils/metricsTop.py`): both (n,) are clipped to [-1, 1].
+
+    `acc2`, `acc3`, `acc5` compare classes whose upper bounds belong to them: up to 0; up to -0.1
+    and 0.1; up to -0.7, -0.1, 0.1 and 0.7. `f1` is the weighted one of `acc2`.
+    """
+    predicted, labels = np.clip(predicted, -1.0, 1.0), np.clip(labels, -1.0, 1.0)
+    out = {
+        "mae": float(np.abs(predicted - labels).mean()),
+        "corr": _pearson(predicted, labels),
+    }
+    for bounds in ((0.0,), (-0.1, 0.1), (-0.7, -0.1, 0.1, 0.7)):
+        edges = np.array(bounds, labels.dtype)  # in float32, 0.7 is another number
+        truth, guess = (np.digitize(values, edges, right=True) for values in (labels, predicted))
+        out[f"acc{len(bounds) + 1}"] = float(np.mean(truth == guess))
+    out["f1"] = float(sk.f1_score(labels > 0, predicted > 0, average="weighted"))
     return out
 
 

@@ -15,6 +15,7 @@ from .models.dmd import DMD
 from .models.inputs import Inputs
 from .models.others import CORRKD, Comparator, Outcome
 from .parallel import gather, share
+from .unimodal import own_labels
 
 __all__ = ["TrainingOther", "training_model"]
 
@@ -57,9 +58,9 @@ class TrainingOther(nn.Module):
         outcome = gather(self.dmd(share(batch)))
         config, n_emotions = self.config, self.dmd.n_outputs - 1
         everywhere = torch.ones_like(outcome.present[:, 0])
-        shown = batch.get("shown", batch["emotion"][:, None].expand(-1, len(MODALITIES)))
         told = batch
         if config.doubt and n_emotions:
+            shown = batch.get("shown", batch["emotion"][:, None].expand(-1, len(MODALITIES)))
             target = doubtful(batch["emotion"], shown, outcome.present, n_emotions, config.doubt)
             told = {**batch, "target": target}
         terms = {"task_fused": task_loss(outcome.outputs, told, everywhere, config)}
@@ -67,12 +68,7 @@ class TrainingOther(nn.Module):
             terms["arousal"] = arousal_loss(outcome.arousal, batch["arousal"])
         for m, outputs in outcome.homo_outputs.items():
             k = MODALITIES.index(m)
-            other = shown[:, k] != batch["emotion"]
-            own = {
-                **batch,
-                "emotion": shown[:, k],
-                "sentiment": batch["sentiment"].masked_fill(other, float("nan")),
-            }
+            own = own_labels(batch, k)
             terms[f"task_own_{m}"] = task_loss(outputs, own, outcome.present[:, k], config)
         method = self.dmd.terms(outcome, batch, self._teach(batch))
         weights: dict[str, float] = {"arousal": config.arousal, **self.dmd.weights}

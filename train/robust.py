@@ -20,7 +20,7 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 
 from . import checkpoint
-from .data.mmsa import Mmsa
+from .data.features import SCALE, Features
 from .data.open import FORMATS, open_corpus
 from .data.utterance import Utterance
 from .evaluate import Infer, Row, batches, print_table
@@ -39,7 +39,7 @@ class Options:
     """Spoil the utterances of a split step by step, and tell what is left of the metrics."""
 
     checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote, of any kind")
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
     split: str = option("valid", choices=("valid", "test"), help="which utterances")
     kind: str = option("random", choices=KINDS, help="how they are spoiled: train/spoil.py")
@@ -86,7 +86,8 @@ def _run(options: Options) -> None:
         options.kind,
         seeds=options.seeds,
         unknown=_unknown(tokenizer),
-        lengths=corpus.lengths if isinstance(corpus, Mmsa) else None,
+        lengths=corpus.lengths if isinstance(corpus, Features) else None,
+        scale=source.config.data.sentiment_scale,
     )
     mean = {name: float(np.mean([row[name] for row in found])) for name in found[0]}
     under = area(found)
@@ -106,15 +107,16 @@ def curve(
     seeds: int,
     unknown: int,
     lengths: dict[str, int] | None = None,
+    scale: float = SCALE,
 ) -> list[dict[str, float]]:
-    """Metrics at each of `RATES`, the mean over `seeds` draws."""
+    """Metrics at each of `RATES`, the mean over `seeds` draws; `scale` as of `evaluate`."""
     out = []
     for rate in RATES:
         drawn = []
         for seed in range(seeds if rate else 1):
             left = spoil(utterances, kind, rate, seed=1111 + seed, unknown=unknown, lengths=lengths)
             found = infer(batches(left))
-            drawn.append(evaluate(found, found["emotion_label"], found["sentiment_label"]))
+            drawn.append(evaluate(found, found["emotion_label"], found["sentiment_label"], scale))
         out.append({name: float(np.mean([row[name] for row in drawn])) for name in drawn[0]})
     return out
 

@@ -151,7 +151,8 @@ def _subsets(info: dict[str, Any]) -> Section:
     header = ["given", *(_header(name) for name in names)]
     caption = (
         "Each row gives the model only these modalities; the best subset of each column is marked "
-        "(↓: less is better). Rows that are no subset hold other utterances and do not compete."
+        "(↓: less is better). Rows that are no subset hold other utterances or labels and do not "
+        "compete."
     )
     return page.section(
         "subsets",

@@ -26,7 +26,7 @@ from .board import Board
 from .config import Config, ModelConfig
 from .data import corpora
 from .data.compose import Composer
-from .data.open import FORMATS, fit, open_corpus
+from .data.open import FORMATS, VECTORS, classes, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
 from .judging import Judge, calibrate, validate
 from .loop import Batch, hide, optimiser, train_epoch
@@ -47,14 +47,14 @@ _N_STATISTICS = 2_000  # utterances that the input statistics are taken from
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train a DMD model: composed corpora, MOSI or MOSEI features, or your own recordings."""
+    """Train a DMD model: composed corpora, feature files, or your own recordings."""
 
-    data: str = option(metavar="PATH", help="the data set: a folder, or an MMSA file")
+    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option(
         "corpora",
         choices=FORMATS,
-        help="corpora: as in train/data/corpora.py; mmsa: a feature pickle of MOSI or MOSEI; "
-        "shards: what train.prepare --manifest wrote",
+        help="corpora: as in train/data/corpora.py; mmsa, mult, dialogues, ur-funny: feature files "
+        "as in docs/from-mmsa.md; shards: what train.prepare --manifest wrote",
     )
     config: str = option("configs/quick.toml", metavar="FILE", help="TOML file with all options")
     out: str = option("checkpoint", metavar="DIR", help="where the checkpoint goes")
@@ -102,7 +102,7 @@ def train(settings: Config, options: Options) -> None:
     state = RunState.open(out, settings, options.restart)
     teacher = _open_teacher(settings, options, corpus, state)
     valid = corpus.held_out("valid")
-    emotions = corpora.EMOTIONS if any(u.emotion >= 0 for u in valid) else ()
+    emotions = classes(corpus) if any(u.emotion >= 0 for u in valid) else ()
 
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     if options.start is not None:
@@ -112,7 +112,7 @@ def train(settings: Config, options: Options) -> None:
     with Board(out, wanted=wanted, n_done=state.epoch) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
-    judge = Judge(dmd, precision)
+    judge = Judge(dmd, precision, scale=settings.data.sentiment_scale)
     if emotions:
         judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
 
@@ -145,7 +145,7 @@ def train(settings: Config, options: Options) -> None:
 def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]:
     """The data set, and the tokenizer of the language branch if there is one."""
     data, cache = Path(options.data), Path(options.cache)
-    tokenizer = tokenizer_of(settings)
+    tokenizer = None if options.data_format in VECTORS else tokenizer_of(settings)
     if options.data_format == "corpora":
         if settings.model.vocabulary:
             tokenizer = pruned(settings, data, cache)
@@ -234,6 +234,7 @@ def _run_epochs(
     adam, schedule = optimiser(model, optim, optim.epochs * (n_batches // optim.accumulate))
     state.restore(model, adam, schedule)
     parallel_model = parallel.wrap(model)
+    judge = Judge(model.dmd, optim.precision, scale=settings.data.sentiment_scale)
     for epoch in range(state.epoch, optim.epochs):
         if epoch - state.best_epoch > optim.patience or epoch == optim.stop_after > 0:
             break
@@ -247,7 +248,7 @@ def _run_epochs(
             disable=not parallel.is_first(),
         )
         losses = train_epoch(parallel_model, batches, adam, schedule, optim)
-        score, scores = validate(Judge(model.dmd, optim.precision), valid)
+        score, scores = validate(judge, valid)
         state.finish_epoch(epoch, score, {"losses": losses, "valid": scores}, model, adam, schedule)
         board.epoch(epoch + 1, losses, scores)
         if parallel.is_first():
@@ -269,7 +270,9 @@ def _training_batches(
 
 
 def _print_table(split: str, rows: dict[str, dict[str, float]]) -> None:
-    names = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr")
+    known = ("accuracy", "uar", "macro_f1", "weighted_f1", "ece", "mae", "corr", "acc2", "acc3",
+             "acc5", "f1")  # fmt: skip
+    names = [name for name in known if any(name in values for values in rows.values())]
     print(f"\n{split + ' split':<20}" + "".join(f"{name:>13}" for name in names))
     for subset, values in rows.items():
         cells = (f"{values[n]:13.3f}" if n in values else f"{'':>13}" for n in names)

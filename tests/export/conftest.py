@@ -1,16 +1,18 @@
 """A checkpoint to export, and its bundle."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from export import graph
+from tests.once import Once
+from tests.small_run import data, settings, trained
+from tests.small_run import traced as traced_run
 from train import checkpoint
-from train.config import Config, ModelConfig
-from train.data.corpora import EMOTIONS
-from train.models.dmd import DMD
-from train.models.language import LanguageEncoder
+
+__all__ = ["data", "settings", "traced_run", "trained"]
 
 CALIBRATION = {
     "temperature": {"text": 0.5, "text+audio": 1.5},
@@ -19,30 +21,28 @@ CALIBRATION = {
 
 
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: Path) -> Path:
-    """A checkpoint folder of a small model with random weights."""
-    torch.manual_seed(0)
-    settings = Config(model=ModelConfig(dim=16, n_heads=2, n_layers=1, gd_hidden=8, front_audio=12))
-    language = LanguageEncoder.from_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30_522,
-            "hidden_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        }
-    )
-    dmd = DMD(settings.model, language, len(EMOTIONS))
-    folder = tmp_path_factory.mktemp("checkpoint")
-    info = {"emotions": list(EMOTIONS), "commit": "test", "calibration": CALIBRATION}
-    checkpoint.save(folder, dmd, settings, tokenizer_json, info)
-    return folder
+def saved(once: Once, trained: Path) -> Path:
+    """A checkpoint folder of a small model, with a calibration that is easily recognised."""
+
+    def make(folder: Path) -> None:
+        for name in ("model.safetensors", "tokenizer.json"):
+            shutil.copyfile(trained / name, folder / name)
+        info = json.loads((trained / "checkpoint.json").read_text())
+        info |= {"commit": "test", "calibration": CALIBRATION}
+        (folder / "checkpoint.json").write_text(json.dumps(info))
+
+    return once("saved", make)
 
 
 @pytest.fixture(scope="session")
-def traced(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint's bundle with fp32 alone, which takes long to trace: copy it, do not write."""
-    folder = tmp_path_factory.mktemp("traced") / "bundle"
-    graph.write_bundle(checkpoint.load(saved), folder)
-    return folder
+def traced(once: Once, saved: Path, traced_run: Path) -> Path:
+    """The checkpoint's bundle with fp32 alone. The model is the one of the small run, so that it
+    need not be traced again, which takes long."""
+    fp32 = traced_run / "model.fp32.onnx"
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(graph, "export_graph", lambda _, path: shutil.copyfile(fp32, path))
+            graph.write_bundle(checkpoint.load(saved), folder / "bundle")
+
+    return once("traced", make) / "bundle"

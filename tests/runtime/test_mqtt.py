@@ -72,12 +72,12 @@ def test_a_broker_that_stops_and_starts_costs_no_final(
         number = 0
         for _ in range(3):
             for stopped in (False, True):
-                for _ in range(50):
+                for _ in range(20):
                     number += 1
                     outlet.emit(made(number, "provisional"))
                     outlet.emit(made(number))
                     time.sleep(0.002)
-                    if not stopped and number % 50 == 25:
+                    if not stopped and number % 20 == 10:
                         mosquitto.stop()  # in the middle of a burst
                 if not stopped:
                     until(lambda: outlet.stats["error"])

@@ -368,7 +368,8 @@ def test_three_parts_are_joined_even_when_their_words_come_late(packets: list[Pa
 
 
 def test_early_estimates_of_a_joined_utterance_have_its_number(packets: list[Packet]) -> None:
-    source = Script(packets)
+    # In real time, so that the words of the first sentence are there when the second begins.
+    source = Script(packets, paced=True)
     with EmotionStream(
         source=source, stt_wait_ms=PATIENT, join_ms=2_000, provisional=True
     ) as stream:

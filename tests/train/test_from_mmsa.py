@@ -15,7 +15,7 @@ from train.data.corpora import DataError
 from train.data.mmsa import Mmsa
 from train.data.mmsa_config import feature_file
 from train.data.open import open_corpus
-from train.metrics import sentiment_metrics
+from train.metrics import sentiment_metrics, sims_metrics
 
 
 def configuration(folder: Path, root: str = "Datasets") -> Path:
@@ -89,6 +89,18 @@ def test_results_are_in_mmsa_s_table(tmp_path: Path) -> None:
     whole.pop("acc5")
     assert not mmsa_csv.write(tmp_path / "none.csv", found)
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_results_of_ch_sims_have_its_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.round(rng.uniform(-1, 1, 60), 1)
+    runs = [sims_metrics(labels + rng.normal(0, 0.3, 60), labels) for _ in range(3)]
+    whole = {name: {"values": [run[name] for run in runs]} for name in runs[0]}
+    assert mmsa_csv.write(tmp_path / "x.csv", {"dmd": {"subsets": {"text+audio+vision": whole}}})
+    with (tmp_path / "x.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == ["Model", "Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE",
+                         "Corr"]  # fmt: skip
 
 
 def test_accuracy_of_five_classes_is_mmsa_s() -> None:

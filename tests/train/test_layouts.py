@@ -72,6 +72,33 @@ def test_meld(tmp_path: Path) -> None:
     assert all(math.isnan(clip.sentiment) for clip in clips)
 
 
+def test_iemocap(tmp_path: Path) -> None:
+    data = tmp_path / "IEMOCAP_full_release"
+    for session in range(1, 6):
+        dialogue, folder = f"Ses0{session}F_impro01", data / f"Session{session}"
+        touch(folder, f"sentences/wav/{dialogue}/{dialogue}_F000.wav")
+        for kind in ("EmoEvaluation", "transcriptions"):
+            (folder / "dialog" / kind).mkdir(parents=True)
+        (folder / f"dialog/EmoEvaluation/{dialogue}.txt").write_text(
+            "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+            f"[6.2901 - 8.2357]\t{dialogue}_F000\texc\t[2.5000, 2.5000, 2.5000]\n"
+            "C-E2:\tExcited;\t()\n"
+            f"[10.0100 - 11.3925]\t{dialogue}_M000\tfru\t[2.5000, 2.5000, 2.5000]\n"
+            f"[14.8872 - 18.0175]\t{dialogue}_M001\txxx\t[2.5000, 2.5000, 2.5000]\n"
+        )
+        (folder / f"dialog/transcriptions/{dialogue}.txt").write_text(
+            f"{dialogue}_F000 [006.2901-008.2357]: Excuse me.\n"
+            f"{dialogue}_M000 [010.0100-011.3925]: Yeah.\n"
+        )
+    clips = manifest.read(adapt("iemocap", data)).clips
+    assert [clip.split for clip in clips] == ["train"] * 3 + ["valid", "test"]
+    assert {(EMOTIONS[clip.emotion], clip.text) for clip in clips} == {("happiness", "Excuse me.")}
+    assert [clip.speaker for clip in clips] == [f"{k}F" for k in range(1, 6)]
+    (data / "Session1/dialog/transcriptions/Ses01F_impro01.txt").unlink()
+    with pytest.raises(DataError, match=r"Ses01F_impro01\.txt: No such file"):
+        layouts.iemocap(data)
+
+
 def test_crema_d(tmp_path: Path) -> None:
     data = tmp_path / "CREMA-D"
     touch(data, *(f"VideoFlash/{actor}_IEO_ANG_HI.flv" for actor in range(1001, 1092)))

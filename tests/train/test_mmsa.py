@@ -3,7 +3,6 @@
 import csv
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from tests.train import mmsa_file, published
+from train import evaluate, run
 from train.data.corpora import EMOTIONS, DataError
 from train.data.mmsa import Mmsa
 from train.import_reference import main as import_reference
@@ -194,27 +194,26 @@ def test_what_is_no_file_of_mmsa(tmp_path: Path, damage: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def command(root: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, args)], cwd=root, capture_output=True, text=True
-    )
-
-
-def test_the_preset_trains_and_is_evaluated(root: Path, tmp_path: Path) -> None:
+def test_the_preset_trains_and_is_evaluated(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = mmsa_file.write(tmp_path / "aligned_50.pkl", mmsa_file.content())
     small = "model.text_dim=768;model.dim=20;model.n_heads=2;model.n_layers=1;optim.epochs=1"
-    given = ("--data", path, "--data-format", "mmsa")
-    done = command(root, "train.run", *given, "--config", "configs/paper_mosi.toml",
-                   "--out", tmp_path / "run", "--set", small)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    given = ("--data", str(path), "--data-format", "mmsa")
+    config = str(root / "configs" / "paper_mosi.toml")
+    out = str(tmp_path / "run")
+    command = ["train.run", *given, "--config", config, "--out", out, "--set", small]
+    monkeypatch.setattr(sys, "argv", command)
+    assert run.main() == 0
     info = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
     assert info["config"]["model"]["n_steps_audio"] == 50
     assert {"mae", "corr", "acc7", "acc2_nonzero", "f1_haszero"} <= set(
         info["metrics"]["test"]["text+audio+vision"]
     )
-    done = command(root, "train.evaluate", *given, "--checkpoint", tmp_path / "run",
-                   "--predictions", tmp_path / "p.csv")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    predictions = str(tmp_path / "p.csv")
+    command = ["train.evaluate", *given, "--checkpoint", out, "--predictions", predictions]
+    monkeypatch.setattr(sys, "argv", command)
+    assert evaluate.main() == 0
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
@@ -223,7 +222,9 @@ def test_the_preset_trains_and_is_evaluated(root: Path, tmp_path: Path) -> None:
     assert sum(gaps) / 8 == pytest.approx(mae, abs=1e-4)
 
 
-def test_an_imported_model_predicts_the_same_from_a_file(root: Path, tmp_path: Path) -> None:
+def test_an_imported_model_predicts_the_same_from_a_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     golden = json.loads((root / "tests" / "golden" / "published_dmd.json").read_text())
     golden = golden["mosi aligned"]
     torch.save(published.weights(golden["shapes"]), tmp_path / "dmd.pth")
@@ -234,9 +235,10 @@ def test_an_imported_model_predicts_the_same_from_a_file(root: Path, tmp_path: P
         rows = published.inputs("mosi", "aligned")
         table.update({m: rows[m].numpy() for m in ("text", "audio", "vision")})
     path = mmsa_file.write(tmp_path / "aligned_50.pkl", tables)
-    done = command(root, "train.evaluate", "--data", path, "--data-format", "mmsa", "--checkpoint",
-                   tmp_path / "imported", "--predictions", tmp_path / "p.csv")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    command = ["train.evaluate", "--data", path, "--data-format", "mmsa", "--checkpoint",
+               tmp_path / "imported", "--predictions", tmp_path / "p.csv"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert evaluate.main() == 0
     with (tmp_path / "p.csv").open(newline="") as file:
         found = [float(row["prediction"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(found, golden["predictions"], atol=1e-4)

@@ -374,10 +374,9 @@ def test_through_the_distance_edges_learn_under_the_old_rules_alone(rule: str) -
     out = unit(torch.randn(3, 3, 8), torch.randn(3, 3, 16), present, labels)
     weight = unit.by_class if rule == "per_class" else unit.edge.weight
     through_distance = rule in ("published", "per_student", "no_constant")
+    apart = rule in ("detached", "per_class", "held_out", "together")
     assert out.loss.requires_grad == through_distance
-    assert (
-        unit.mixes == out.mixture.requires_grad == (rule in ("detached", "per_class", "together"))
-    )
+    assert unit.mixes == out.mixture.requires_grad == apart
     if rule != "by_error":
         (out.loss + out.mixture).backward()
         assert weight.grad is not None
@@ -403,6 +402,33 @@ def test_who_is_right_teaches() -> None:
     rated = task_error(torch.tensor([[[1.0], [-1.0], [0.0]]]), {**labels, "emotion":
                        torch.tensor([-1]), "sentiment": torch.tensor([2.0])})  # fmt: skip
     torch.testing.assert_close(rated, torch.tensor([[1.0, 3.0, 2.0]]))
+
+
+def test_a_gain_is_what_a_step_brings_to_the_other_samples() -> None:
+    """Against the derivative of the real thing: the students' last layers take one step."""
+    torch.manual_seed(0)
+    n_samples, dim, n = 5, 6, 8
+    representation = torch.randn(n_samples, 3, dim, dtype=torch.float64)
+    weights = torch.randn(3, n, dim, dtype=torch.float64)
+    labels = {
+        "emotion": torch.tensor([0, 3, 6, 2, 2]),
+        "sentiment": torch.full((n_samples,), torch.nan, dtype=torch.float64),
+    }
+    present = torch.ones(n_samples, 3, dtype=torch.bool)
+    unit = GraphDistillation(n, dim, 4, favoured=(), temperature=1.0, rule="held_out").double()
+    logits = torch.einsum("jnd,bjd->bjn", weights, representation)
+    gain = unit._gain(logits, representation, present, labels)
+    for s in range(n_samples):
+        for k, (i, j) in enumerate(EDGES):
+            size = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            w = weights.clone().requires_grad_()
+            gap = (w[j] @ representation[s, j] - logits[s, i].detach()).abs().mean()
+            (slope,) = torch.autograd.grad(gap, w)
+            stepped = torch.einsum("jnd,bjd->bjn", weights - size * slope, representation)
+            others = [b for b in range(n_samples) if b != s]
+            loss = task_error(stepped, labels)[others, j].sum() / len(others)
+            (slope,) = torch.autograd.grad(loss, size)
+            torch.testing.assert_close(gain[s, k], -slope)
 
 
 def test_a_mixture_of_teachers_turns_to_the_one_who_is_right() -> None:

@@ -21,6 +21,7 @@ from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
 from runtime.store import models
 from runtime.utterances.timeline import ALONE, Timeline, alone
+from train import run
 from train.data import manifest
 from train.data.corpora import EMOTIONS, DataError
 from train.data.shards import Item, Shards, read_items, write_index, write_items
@@ -254,7 +255,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, tokenizer_json: Path, damage: 
 
 
 def test_a_model_trains_on_shards(
-    root: Path, demo: Path, settings: tuple[str, ...], tmp_path: Path
+    root: Path, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: dict[str, list[str]] = {}
     (tmp_path / "shards").mkdir()
@@ -263,9 +264,10 @@ def test_a_model_trains_on_shards(
         write_items(tmp_path / "shards" / name, [item(100 * k + i) for i in range(16)])
         names[split] = [name]
     write_index(tmp_path / "shards", names, {})
-    command = [sys.executable, "-m", "train.run", "--data", tmp_path / "shards", "--data-format",
-               "shards", "--out", tmp_path / "run", "--set", ";".join(settings)]  # fmt: skip
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    command = ["train.run", "--data", tmp_path / "shards", "--data-format", "shards", "--out",
+               tmp_path / "run", "--set", ";".join(settings)]  # fmt: skip
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert run.main() == 0
     info = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
     assert info["emotions"] == list(EMOTIONS)

@@ -46,11 +46,18 @@ def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
 
 
 def test_killed_and_resumed_is_the_same_run(
-    root: Path, data: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
+    root: Path,
+    data: Path,
+    settings: tuple[str, ...],
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "checkpoint"
-    command = [sys.executable, "-m", "train.run", "--data", data, "--cache", data / "cache",
-               "--out", out, *(part for x in settings for part in ("--set", x))]  # fmt: skip
+    options = ["--data", data, "--cache", data / "cache", "--out", out,
+               *(part for x in settings for part in ("--set", x))]  # fmt: skip
+    command = [sys.executable, "-m", "train.run", *options]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (out / "state" / "last.pt").exists() and time.monotonic() < deadline:
@@ -62,8 +69,10 @@ def test_killed_and_resumed_is_the_same_run(
     other = config.load(root / "configs" / "quick.toml", settings, seed=2)
     with pytest.raises(UsageError, match="another configuration"):
         run.train(other, run.Options(data=str(data), out=str(out), cache=str(data / "cache")))
-    again = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert "going on after epoch" in again.stdout
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", ["train.run", *map(str, options)])
+    assert run.main() == 0
+    assert "going on after epoch" in capsys.readouterr().out
     weights = [(folder / "model.safetensors").read_bytes() for folder in (trained, out)]
     assert weights[0] == weights[1]
     with pytest.raises(UsageError, match="finished run"):
@@ -220,16 +229,19 @@ def test_two_processes_descend_as_one(
     # Dropout draws other numbers in each process; all else must be the same.
     still = ("model.dropout=0.0", "model.dropout_embed=0.0", "model.dropout_head=0.0",
              "model.dropout_attention_text=0.0", "optim.epochs=2")  # fmt: skip
-    curves = []
+    changed = (*settings, *still)
+    cache = data / "cache"
+    alone = run.Options(data=str(data), out=str(tmp_path / "one"), cache=str(cache))
+    run.train(config.load(root / "configs" / "quick.toml", changed), alone)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, start in (("one", [sys.executable]), ("two", launch)):
-        out = tmp_path / name
-        command = [*start, "-m", "train.run", "--data", data, "--cache", data / "cache", "--out",
-                   out, "--set", ";".join((*settings, *still))]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        info = json.loads((out / "checkpoint.json").read_text())
+    command = [*launch, "-m", "train.run", "--data", data, "--cache", cache, "--out",
+               tmp_path / "two", "--set", ";".join(changed)]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    curves = []
+    for name in ("one", "two"):
+        info = json.loads((tmp_path / name / "checkpoint.json").read_text())
         curves.append([epoch["losses"] for epoch in info["history"]])
     for one, two in zip(*curves, strict=True):
         assert one.keys() == two.keys()
@@ -253,20 +265,20 @@ def test_parity_refuses_the_bundle_of_another_checkpoint(
 
 
 def test_bf16_and_accumulated_steps(
-    root: Path, data: Path, settings: tuple[str, ...], tmp_path: Path
+    root: Path, data: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
 ) -> None:
-    weights = []
+    folders = [trained]
     for name, more in (
-        ("plain", ()),
-        ("accumulated", ("optim.accumulate=3",)),
-        ("bf16", ('optim.precision="bf16"',)),
+        ("accumulated", "optim.accumulate=3"),
+        ("bf16", 'optim.precision="bf16"'),
     ):
-        chosen = config.load(root / "configs" / "quick.toml", (*settings, *more))
-        options = run.Options(data=str(data), out=str(tmp_path / name), cache=str(data / "cache"))
+        folders.append(tmp_path / name)
+        chosen = config.load(root / "configs" / "quick.toml", (*settings, more))
+        options = run.Options(data=str(data), out=str(folders[-1]), cache=str(data / "cache"))
         run.train(chosen, options)
-        info = json.loads((tmp_path / name / "checkpoint.json").read_text())
+    for folder in folders:
+        info = json.loads((folder / "checkpoint.json").read_text())
         totals = [epoch["losses"]["total"] for epoch in info["history"]]
         assert np.isfinite(totals).all()
         assert totals[-1] < totals[0]
-        weights.append((tmp_path / name / "model.safetensors").read_bytes())
-    assert len(set(weights)) == 3
+    assert len({(folder / "model.safetensors").read_bytes() for folder in folders}) == 3

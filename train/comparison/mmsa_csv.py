@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.features.spec import MODALITIES
 
-__all__ = ["COLUMNS", "write"]
+__all__ = ["COLUMNS", "SIMS_COLUMNS", "write"]
 
 # MMSA's name -> ours, in its order (utils/metricsTop.py).
 COLUMNS = {
@@ -22,6 +22,14 @@ COLUMNS = {
     "MAE": "mae",
     "Corr": "corr",
 }
+SIMS_COLUMNS = {
+    "Mult_acc_2": "acc2",
+    "Mult_acc_3": "acc3",
+    "Mult_acc_5": "acc5",
+    "F1_score": "f1",
+    "MAE": "mae",
+    "Corr": "corr",
+}
 
 
 def write(path: Path, found: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -31,16 +39,17 @@ def write(path: Path, found: Mapping[str, Mapping[str, Any]]) -> bool:
     (of the population) times 100, MAE and correlation included.
     """
     whole = "+".join(MODALITIES)
-    if any(name not in row["subsets"][whole] for row in found.values()
-           for name in COLUMNS.values()):  # fmt: skip
+    given = set.intersection(*(set(row["subsets"][whole]) for row in found.values()))
+    columns = next((c for c in (COLUMNS, SIMS_COLUMNS) if set(c.values()) <= given), None)
+    if columns is None:
         return False
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["Model", *COLUMNS])
+        table.writerow(["Model", *columns])
         for model, row in found.items():
             cells = []
-            for name in COLUMNS.values():
+            for name in columns.values():
                 values = np.round(row["subsets"][whole][name]["values"], 4)
                 cells.append((_percent(float(values.mean())), _percent(float(values.std()))))
             table.writerow([model, *cells])

@@ -37,7 +37,11 @@ def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
     out: dict[str, list[Table]] = {}
     for task in tqdm(todo, "reads the test split", unit="run"):
         loaded = checkpoint.load_any(Path(task.options.out))
-        judge = Judge(loaded.model.to(task.options.device), task.settings.optim.precision)
+        judge = Judge(
+            loaded.model.to(task.options.device),
+            task.settings.optim.precision,
+            scale=loaded.config.data.sentiment_scale,
+        )
         if loaded.info["emotions"]:
             judge = replace(judge, calibration=loaded.calibration)
         out.setdefault(task.name, []).append(judge.table(_corpus(task).held_out("test")))

@@ -5,10 +5,12 @@
 | --- | --- |
 | `mmsa` | `label.csv` (video_id, clip_id, text, label, ..., mode) and `Raw/VIDEO/CLIP.mp4`: CMU-MOSI, CMU-MOSEI |
 | `meld` | `{train,dev,test}_sent_emo.csv` and the folders `train_splits`, `dev_splits_complete`, `output_repeated_splits_test` with `diaD_uttU.mp4`, wherever they were unpacked |
+| `iemocap` | `SessionN/dialog/EmoEvaluation/DIALOGUE.txt`, `SessionN/dialog/transcriptions/DIALOGUE.txt` and `SessionN/sentences/wav/DIALOGUE/TURN.wav`: voice and words, for a picture shows two people |
 | `crema-d` | `VideoFlash/*.flv`, else `AudioWAV/*.wav`: `ACTOR_SENTENCE_EMOTION_LEVEL` |
 | `ravdess` | `01-01-...mp4` (face and voice), else `03-01-...wav` (voice), in any folders |
 
-Splits are the publishers' where they exist (mmsa, meld). CREMA-D's 91 actors are split by a hash of
+Splits are the publishers' where they exist (mmsa, meld). IEMOCAP's session 5 is for test, 4 for
+validation. CREMA-D's 91 actors are split by a hash of
 the actor: 64 train, 9 valid, 18 test. RAVDESS' 24 actors: 16 train, 4 valid, 4 test, half of them
 women each, and the same people as in `corpora.py`. Paths are absolute; nobody opens the media here.
 """  # noqa: E501
@@ -25,7 +27,7 @@ from runtime.config import option, parse
 from . import manifest
 from .corpora import SPLITS, DataError, split_by_hash
 
-__all__ = ["LAYOUTS", "Options", "Row", "crema_d", "meld", "mmsa", "ravdess"]
+__all__ = ["LAYOUTS", "Options", "Row", "crema_d", "iemocap", "meld", "mmsa", "ravdess"]
 
 Row = dict[str, str]  # by the manifest's columns; those left out are empty
 
@@ -36,6 +38,13 @@ _MELD = {
     "valid": ("dev_sent_emo.csv", "dev_splits_complete"),
     "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
 }
+_IEMOCAP_TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\t(Ses0([1-5])[FM]_\w+)_([FM])(\d+)\t([a-z]{3})\t")
+_IEMOCAP_SENTENCE = re.compile(r"(Ses\w+) \[[\d.]+-[\d.]+\]: *(.*)")
+# Frustration (fru) has no counterpart among the seven; oth and xxx are no emotion.
+_IEMOCAP_EMOTIONS = {"ang": "anger", "dis": "disgust", "exc": "happiness", "fea": "fear",
+                     "hap": "happiness", "neu": "neutral", "sad": "sadness",
+                     "sur": "surprise"}  # fmt: skip
+_IEMOCAP_SPLITS = {"4": "valid", "5": "test"}
 # Salts the hash: the first that gives CREMA-D 70, 10 and 20 % of its actors.
 _CREMA_SALT = "crema-d 1"
 _CREMA_NAME = re.compile(r"(\d{4})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_[A-Z]{1,2}")
@@ -121,6 +130,28 @@ def meld(data: Path) -> list[Row]:
     return rows
 
 
+def iemocap(data: Path) -> list[Row]:
+    """IEMOCAP's turns of the seven emotions; excitement counts as happiness."""
+    rows = []
+    for path in sorted(data.rglob("dialog/EmoEvaluation/Ses*.txt")):
+        session = path.parents[2]
+        sentences = _matches(path.parents[1] / "transcriptions" / path.name, _IEMOCAP_SENTENCE)
+        said = {turn: words for turn, words in sentences}
+        for dialogue, number, sex, turn, emotion in _matches(path, _IEMOCAP_TURN):
+            name = f"{dialogue}_{sex}{turn}"
+            if emotion in _IEMOCAP_EMOTIONS:
+                rows.append(
+                    {
+                        "path": str(session / "sentences" / "wav" / dialogue / f"{name}.wav"),
+                        "text": said.get(name, ""),
+                        "emotion": _IEMOCAP_EMOTIONS[emotion],
+                        "speaker": f"{number}{sex}",
+                        "split": _IEMOCAP_SPLITS.get(number, "train"),
+                    }
+                )
+    return _some(rows, data, "SessionN/dialog/EmoEvaluation/Ses*.txt with rated turns")
+
+
 def crema_d(data: Path) -> list[Row]:
     """CREMA-D; the emotion is the one the actor was asked for. No clip shows surprise."""
     files = sorted((data / "VideoFlash").glob("*.flv")) or sorted((data / "AudioWAV").glob("*.wav"))
@@ -174,6 +205,7 @@ def ravdess(data: Path) -> list[Row]:
 LAYOUTS: dict[str, Callable[[Path], list[Row]]] = {
     "mmsa": mmsa,
     "meld": meld,
+    "iemocap": iemocap,
     "crema-d": crema_d,
     "ravdess": ravdess,
 }
@@ -215,6 +247,15 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[Row]:
         raise DataError(f"{path}: {error.strerror}; see train/data/layouts.py") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+
+
+def _matches(path: Path, pattern: re.Pattern[str]) -> list[tuple[str, ...]]:
+    """The groups of every line of a text that the pattern fits."""
+    try:
+        lines = path.read_text(encoding="latin1").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; see train/data/layouts.py") from error
+    return [match.groups() for line in lines if (match := pattern.match(line))]
 
 
 def _known(path: Path, n: int, value: str, known: tuple[str, ...]) -> str:

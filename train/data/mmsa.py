@@ -1,8 +1,16 @@
-"""CMU-MOSI and CMU-MOSEI as the feature pickles of MMSA (`aligned_50.pkl`, `unaligned_50.pkl`)."""
+"""CMU-MOSI, CMU-MOSEI and CH-SIMS as the feature pickles of MMSA.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+Layout: github.com/thuiar/MMSA, `src/MMSA/data_loader.py`; `config/config_regression.json` has the
+names (`aligned_50.pkl`, `unaligned_50.pkl`, CH-SIMS `unaligned_39.pkl`, v2 `sims_unaligned.pkl`).
+The v2 files of github.com/thuiar/ch-sims-v2, `data/load_data.py`, are the same; their `train_mix`
+of unlabelled utterances is not read.
+
+CH-SIMS rates the whole utterance, and text, audio and vision each by itself, in [-1, 1]
+(`regression_labels`, `regression_labels_T`, `_A`, `_V`). Times 3, ratings are on the scale that
+everything here has.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,164 +18,119 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .corpora import EMOTIONS, SPLITS, DataError
+from .features import SCALE, Features, Split, checked_rows, make_finite
 from .pickles import read_pickle
-from .utterance import Utterance
 
 __all__ = ["Mmsa"]
 
 _SIX = ("happiness", "sadness", "anger", "surprise", "disgust", "fear")  # MOSEI's order
-_KNOWN = {(5, 20): "mosi", (74, 35): "mosei"}  # widths of audio and vision
+_KNOWN = {(5, 20): "mosi", (74, 35): "mosei", (33, 709): "sims"}  # widths of audio and vision
+_OWN = ("regression_labels_T", "regression_labels_A", "regression_labels_V")
+_SIMS_SCALE = 1.0
 
 _FEW = 20  # fewer labels of MOSI can all be small
 
 
-class Mmsa:
-    """One pickle. `dims`, `lengths`: width and stored steps of each modality; `n_not_finite`: how
-    many feature values were NaN or infinite and count as 0.
-
-    `padded` passes rows as they are stored, zero padding included (the published model takes it
-    for data); else padding is cut off, and a modality that is all zero is absent. `bert` gives the
-    word pieces of `text_bert`, padded with 0, instead of the vectors of `text`. Raises DataError.
-    """
+class Mmsa(Features):
+    """One pickle. `bert` gives the word pieces of `text_bert`, padded with 0, instead of the
+    vectors of `text`. Raises DataError."""
 
     def __init__(self, path: Path, *, bert: bool, padded: bool, seed: int) -> None:
         content = read_pickle(path)
-        self._padded, self._seed = padded, seed
-        self._splits = {
-            split: _Split.read(content, split, path, bert=bert, padded=padded) for split in SPLITS
+        tables = {split: _table(content, split, path, bert) for split in SPLITS}
+        rated_alone = [split for split, table in tables.items() if _rated_alone(table)]
+        if 0 < len(rated_alone) < len(SPLITS):
+            raise DataError(f"{path}: only {rated_alone[0]} has {', '.join(_OWN)}; all splits must")
+        scale = _SIMS_SCALE if rated_alone else SCALE
+        splits = {
+            split: _split(table, f"{path}: {split}", bert=bert, scale=scale)
+            for split, table in tables.items()
         }
-        train = self._splits["train"]
-        largest = np.nanmax(np.abs(train.sentiment), initial=0.0)
-        if largest <= 1.0 and len(train.ids) >= _FEW:
-            scale = "the scale of CH-SIMS; this reads MOSI and MOSEI, rated in [-3, 3]"
-            raise DataError(f"{path}: all labels of train lie in [-1, 1], {scale}")
-        self.n_training = len(train.ids)
-        self.dims = {m: rows.shape[-1] for m, rows in train.rows.items() if rows.ndim == 3}
-        self.lengths = {m: rows.shape[1] for m, rows in train.rows.items()}
+        train = splits["train"].sentiment
+        if scale == SCALE and np.abs(train).max(initial=0.0) <= 1.0 and len(train) >= _FEW:
+            raise DataError(
+                f"{path}: all labels of train lie in [-1, 1], the scale of CH-SIMS, which also has "
+                f"{', '.join(_OWN)}; take a file with them, or one of MOSI or MOSEI"
+            )
+        super().__init__(path, splits, padded=padded, seed=seed, scale=scale)
         self.aligned = len(set(self.lengths.values())) == 1
         self.dataset = _KNOWN.get((self.dims["audio"], self.dims["vision"]), "custom")
-        for split, found in self._splits.items():
-            for m, rows in found.rows.items():
-                if rows.shape[1:] != train.rows[m].shape[1:]:
-                    raise DataError(
-                        f"{path}: {split}/{m} has shape {rows.shape}, train/{m} "
-                        f"{train.rows[m].shape}; all splits need the same steps and widths"
-                    )
-        self.n_not_finite = sum(found.n_not_finite for found in self._splits.values())
-
-    def training(self, epoch: int, index: int) -> Utterance:
-        """Utterance `index` of the epoch's own order."""
-        order = _order(self._seed, epoch, self.n_training)
-        return self._splits["train"].utterance(int(order[index]), self._padded)
-
-    def held_out(self, split: str) -> "_Utterances":
-        """A split in the file's order, made as it is read."""
-        return _Utterances(self._splits[split], self._padded)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
-    return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Rows (n, T, D) or pieces (n, T) by modality, and how many of them are not padding."""
-
-    ids: list[str]
-    rows: dict[str, NDArray[Any]]
-    n_rows: dict[str, NDArray[np.int64]]
-    sentiment: NDArray[np.float32]
-    emotion: NDArray[np.int64]
-    n_not_finite: int
-
-    @classmethod
-    def read(cls, content: Any, split: str, path: Path, *, bert: bool, padded: bool) -> "_Split":
-        """Check and take one split; feature values that are not finite become 0 in place."""
-        where = f"{path}: {split}"
-        if not isinstance(content, dict) or not isinstance(content.get(split), dict):
-            raise DataError(f"{where}: no such split in the file; it needs {', '.join(SPLITS)}")
-        table: Mapping[str, Any] = content[split]
-        text = "text_bert" if bert else "text"
-        missing = {"id", "regression_labels", "audio", "vision", text} - table.keys()
-        if missing:
-            raise DataError(f"{where}: lacks {', '.join(sorted(missing))}")
-        sentiment = _labels(table["regression_labels"], where)
-        n = len(sentiment)
-        rows = {m: _array(table[m], f"{where}/{m}", n) for m in ("audio", "vision")}
-        words = _array(table[text], f"{where}/{text}", n)
-        if bert and words.shape[1] != 3:
-            raise DataError(f"{where}/text_bert has shape {words.shape}, expected ({n}, 3, steps)")
-        ids = [str(name) for name in np.asarray(table["id"]).reshape(-1).tolist()]
-        if len(ids) != n:
-            raise DataError(f"{where}/id: {len(ids)} entries for {n} labels")
-        n_bad = sum(_make_finite(a) for a in (*rows.values(), *([] if bert else [words])))
-        pieces = words[:, 0].astype(np.int64) if bert else words
-        rows = {"text": pieces, **rows}
-        lengths = {m: _lengths(table, m, a, f"{where}/{m}") for m, a in rows.items()}
-        return cls(ids, rows, lengths, sentiment, _emotions(table, n, where), n_bad)
-
-    def utterance(self, index: int, padded: bool) -> Utterance:
-        """One sample, its arrays copied out as the model wants them."""
-        taken: dict[str, Any] = {}
-        for m, rows in self.rows.items():
-            n = rows.shape[1] if padded else int(self.n_rows[m][index])
-            kind = np.float32 if rows.ndim == 3 else np.int64
-            taken[m] = rows[index, :n].astype(kind)
-        return Utterance(
-            **taken,
-            emotion=int(self.emotion[index]),
-            sentiment=float(self.sentiment[index]),
-            id=self.ids[index],
-        )
-
-
-@dataclass(frozen=True)
-class _Utterances:
-    """A split that can be gone through again and again."""
-
-    split: _Split
-    padded: bool
-
-    def __iter__(self) -> Iterator[Utterance]:
-        return (self.split.utterance(k, self.padded) for k in range(len(self.split.ids)))
-
-
-def _array(values: Any, where: str, n: int) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.ndim != 3 or len(array) != n or 0 in array.shape or array.dtype.kind not in "fiu":
+def _table(content: Any, split: str, path: Path, bert: bool) -> Mapping[str, Any]:
+    """A split as the file has it, with all that is needed."""
+    where = f"{path}: {split}"
+    if not isinstance(content, dict) or not isinstance(content.get(split), dict):
+        raise DataError(f"{where}: no such split in the file; it needs {', '.join(SPLITS)}")
+    table: Mapping[str, Any] = content[split]
+    text = "text_bert" if bert else "text"
+    missing = {"id", "regression_labels", "audio", "vision", text} - table.keys()
+    if missing:
         raise DataError(
-            f"{where} has shape {array.shape} of {array.dtype}, not numbers ({n}, steps, width)"
+            f"{where}: lacks {', '.join(sorted(missing))}; docs/from-mmsa.md says which "
+            "--data-format a file needs"
         )
-    return array
+    return table
 
 
-def _labels(values: Any, where: str) -> NDArray[np.float32]:
+def _split(table: Mapping[str, Any], where: str, *, bert: bool, scale: float) -> Split:
+    """Check and take one split; feature values that are not finite become 0 in place."""
+    text = "text_bert" if bert else "text"
+    sentiment = _labels(table, "regression_labels", where, scale)
+    n = len(sentiment)
+    rows = {m: checked_rows(table[m], f"{where}/{m}", n) for m in ("audio", "vision")}
+    words = checked_rows(table[text], f"{where}/{text}", n)
+    if bert and words.shape[1] != 3:
+        raise DataError(f"{where}/text_bert has shape {words.shape}, expected ({n}, 3, steps)")
+    ids = [str(name) for name in np.asarray(table["id"]).reshape(-1).tolist()]
+    if len(ids) != n:
+        raise DataError(f"{where}/id: {len(ids)} entries for {n} labels")
+    n_bad = sum(make_finite(a) for a in (*rows.values(), *([] if bert else [words])))
+    pieces = words[:, 0].astype(np.int64) if bert else words
+    rows = {"text": pieces, **rows}
+    ends = {m: _lengths(table, m, a, f"{where}/{m}") for m, a in rows.items()}
+    return Split(
+        ids=ids,
+        rows=rows,
+        kept={m: np.stack([np.zeros_like(end), end], axis=1) for m, end in ends.items()},
+        emotion=_emotions(table, n, where),
+        sentiment=sentiment,
+        own_sentiment=_own_labels(table, n, where) if scale == _SIMS_SCALE else None,
+        n_not_finite=n_bad,
+    )
+
+
+def _rated_alone(table: Mapping[str, Any]) -> bool:
+    """Whether each modality has labels. MMSA-FET writes NaN for data sets that lack them."""
     try:
-        labels = np.asarray(values, np.float32).reshape(-1)
+        found = [np.asarray(table.get(name, np.nan), np.float64) for name in _OWN]
+    except (TypeError, ValueError):
+        return True  # not numbers, which is said when they are read
+    return not any(np.isnan(labels).all() for labels in found)
+
+
+def _own_labels(table: Mapping[str, Any], n: int, where: str) -> NDArray[np.float32]:
+    """(n, 3) in [-3, 3]: what text, audio and vision of CH-SIMS are rated by themselves."""
+    found = [_labels(table, name, where, _SIMS_SCALE) for name in _OWN]
+    for name, labels in zip(_OWN, found, strict=True):
+        if len(labels) != n:
+            raise DataError(f"{where}/{name}: {len(labels)} entries for {n} regression_labels")
+    return np.stack(found, axis=1)
+
+
+def _labels(table: Mapping[str, Any], name: str, where: str, scale: float) -> NDArray[np.float32]:
+    """(n,) in [-3, 3], of ratings in [-scale, scale]."""
+    try:
+        labels = np.asarray(table[name], np.float32).reshape(-1)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}/regression_labels: not numbers") from error
-    wrong = np.flatnonzero(~(np.abs(labels) <= 3.0))
+        raise DataError(f"{where}/{name}: not numbers") from error
+    wrong = np.flatnonzero(~(np.abs(labels) <= scale))
     if len(wrong):
         raise DataError(
-            f"{where}/regression_labels: row {wrong[0]} is {labels[wrong[0]]}, outside [-3, 3] "
-            f"({len(wrong)} such rows)"
+            f"{where}/{name}: row {wrong[0]} is {labels[wrong[0]]}, outside "
+            f"[-{scale:g}, {scale:g}] ({len(wrong)} such rows)"
         )
-    return labels
-
-
-def _make_finite(array: NDArray[Any]) -> int:
-    """Set NaN and infinite values to 0 (the published loader: -inf in audio); returns how many.
-
-    It goes utterance by utterance, so that no second copy of the file is in memory.
-    """
-    n = 0
-    for rows in array:
-        bad = ~np.isfinite(rows)
-        if bad.any():
-            rows[bad] = 0.0
-            n += int(bad.sum())
-    return n
+    return labels * np.float32(SCALE / scale)
 
 
 def _lengths(table: Mapping[str, Any], m: str, rows: NDArray[Any], where: str) -> NDArray[np.int64]:

@@ -21,9 +21,10 @@ def read_pickle(path: Path) -> Any:
     """The content of a pickle of arrays and plain containers. Raises DataError for any other."""
     try:
         with path.open("rb") as file:
-            return _plain(_Unpickler(file).load())
+            # Python 2 wrote bytes as text; latin1 gives them back unchanged.
+            return _plain(_Unpickler(file, encoding="latin1").load())
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; pass an MMSA feature file") from error
+        raise DataError(f"{path}: {error.strerror}; pass a feature file") from error
     except _RefusedError as error:
         raise DataError(
             f"{path}: asks for {error}, which no feature file needs; refused"
@@ -86,8 +87,10 @@ class _Array:
 
 
 def _from_buffer(
-    data: bytes | bytearray, kind: _Dtype, shape: tuple[int, ...], order: str
+    data: bytes | bytearray | str, kind: _Dtype, shape: tuple[int, ...], order: str
 ) -> NDArray[Any]:
+    if isinstance(data, str):
+        data = data.encode("latin1")
     if kind.dtype == object or not isinstance(data, bytes | bytearray):
         raise _RefusedError("objects made of bytes")
     array: Any = np.empty(0, kind.dtype)
@@ -96,7 +99,7 @@ def _from_buffer(
     return cast(NDArray[Any], array)
 
 
-def _scalar(kind: _Dtype, data: bytes) -> Any:
+def _scalar(kind: _Dtype, data: bytes | str) -> Any:
     return _from_buffer(data, kind, (), "C")[()]
 
 
@@ -110,7 +113,13 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# What a pickled array asks for: how numpy 1 and 2 rebuild arrays, scalars and types.
+def _defaultdict(*_: Any) -> dict[Any, Any]:
+    """A plain one, which its items follow: what it makes of a missing key is no data."""
+    return {}
+
+
+# What a pickled array asks for: how numpy 1 and 2 rebuild arrays, scalars and types; and how plain
+# containers are pickled.
 _KNOWN_NAMES: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
@@ -118,6 +127,10 @@ _KNOWN_NAMES: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    **{(builtins, "set"): set for builtins in ("builtins", "__builtin__")},
+    **{(builtins, "list"): list for builtins in ("builtins", "__builtin__")},
+    ("collections", "defaultdict"): _defaultdict,
+    ("collections", "OrderedDict"): dict,
 }
 
 
@@ -127,6 +140,6 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set):
         return type(value)(_plain(item) for item in value)
     return value

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from runtime.features.embedding import no_embedding
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Corpus", "Utterance", "collate", "labelled_part"]
 
@@ -26,9 +26,9 @@ class Utterance:
     `words` is what the pieces were made from, where it is known. `emotion` -1, `sentiment` NaN (in
     [-3, 3]) and `arousal` NaN (in [-1, 1]) mean unlabelled; `id` names the sample in its data set.
     `shown`: the emotion that text, audio and vision show, each by itself, where that differs from
-    the whole. `log_prior`: logarithm of how common each emotion is where the sample was drawn, up
-    to a constant; none where all are equally common. `audio_embedding` (576,): of the voice, zeros
-    where it is not known.
+    the whole; `own_sentiment`: their sentiments, where each is rated by itself. `log_prior`:
+    logarithm of how common each emotion is where the sample was drawn, up to a constant; none where
+    all are equally common. `audio_embedding` (576,): of the voice, zeros where it is not known.
     """
 
     text: NDArray[Any]
@@ -40,6 +40,7 @@ class Utterance:
     words: str = ""
     id: str = ""
     shown: tuple[int, int, int] | None = None
+    own_sentiment: tuple[float, float, float] | None = None
     log_prior: tuple[float, ...] | None = None
     audio_embedding: Float = field(default_factory=no_embedding)
 
@@ -58,12 +59,17 @@ class Corpus(Protocol):
         ...
 
 
-def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+def collate(utterances: Sequence[Utterance]) -> "dict[str, Tensor]":
     """The model's inputs (padded, with masks) and the labels `emotion` (B,), `sentiment` (B,),
-    `arousal` (B,) and, by modality, `shown` (B, 3).
+    `arousal` (B,) and, by modality, `shown` (B, 3) and, where anything is rated by itself,
+    `own_sentiment` (B, 3).
 
     Text is `input_ids` (B, Tt) where it is word pieces, else `text` (B, Tt, Dt).
     """
+    # Here, for the processes that only extract features need no torch, which is slow to load.
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
     batch: dict[str, Tensor] = {}
     for m in ("text", "audio", "vision"):
         rows = [torch.from_numpy(np.asarray(getattr(u, m))) for u in utterances]
@@ -77,6 +83,9 @@ def collate(utterances: Sequence[Utterance]) -> dict[str, Tensor]:
     batch["emotion"] = torch.tensor([u.emotion for u in utterances])
     batch["shown"] = torch.tensor([u.shown or (u.emotion,) * 3 for u in utterances])
     batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)
+    if any(u.own_sentiment for u in utterances):
+        own = [u.own_sentiment or (u.sentiment,) * 3 for u in utterances]
+        batch["own_sentiment"] = torch.tensor(own, dtype=torch.float32)
     priors = [u.log_prior for u in utterances if u.log_prior is not None]
     if priors:
         none = (0.0,) * len(priors[0])

@@ -32,6 +32,8 @@ _PRIOR_TEMPERATURE = 0.25
 # no_constant  no constant prior beside the edges
 # by_error     nothing learned: edges are the softmax of minus the teachers' own task errors
 # per_class    as detached, with one set of edges for each class instead of a small network
+# held_out     not through it; edges go where a step along them would lower the task loss of other
+#              utterances: a meta-gradient (Ren et al. 2018, "Learning to reweight examples")
 # together     detached, per_student and no_constant
 RULES = (
     "published",
@@ -40,9 +42,11 @@ RULES = (
     "no_constant",
     "by_error",
     "per_class",
+    "held_out",
     "together",
 )
 _BY_MIXTURE = ("detached", "per_class", "together")
+_BY_GAIN = ("held_out",)
 _BY_STUDENT = ("per_student", "together")
 _WITHOUT_CONSTANT = ("no_constant", "together")
 
@@ -51,7 +55,7 @@ _WITHOUT_CONSTANT = ("no_constant", "together")
 class Distillation:
     """Terms of one unit: `loss`, `regularisation` and `mixture` scalars; `edges` (B, 6) strengths.
 
-    `mixture` is 0 under rules that do not use it.
+    `mixture` is what edges learn from under rules that keep the distance from them, else 0.
     """
 
     loss: Tensor
@@ -93,7 +97,7 @@ class GraphDistillation(nn.Module):
         if rule not in RULES:
             raise UsageError(f"loss.edge_rule {rule!r}: there are {', '.join(RULES)}")
         self.temperature, self.learned, self.by_divergence = temperature, learned, by_divergence
-        self.rule, self.mixes = rule, learned and rule in _BY_MIXTURE
+        self.rule, self.mixes = rule, learned and rule in _BY_MIXTURE + _BY_GAIN
         self.logit = nn.Linear(n_logits, hidden)
         self.representation = nn.Linear(dim, hidden)
         self.edge = nn.Linear(4 * hidden, 1, bias=False)  # a softmax sees no shift
@@ -122,9 +126,7 @@ class GraphDistillation(nn.Module):
             edges = self._edges(logits, representation, usable, told)
         # The teacher is detached: knowledge flows along the edge, not against it.
         student, teacher = logits[:, self.student], logits[:, self.teacher].detach()
-        gap = (student - teacher).abs().mean(dim=-1)
-        if self.by_divergence:
-            gap = discrepancy(student, teacher, 1.0)
+        gap = self._gap(student, teacher)
         strength = edges.detach() if self.mixes else edges
         if self.learned and self.rule in _WITHOUT_CONSTANT:
             strength = 2.0 * strength
@@ -132,13 +134,45 @@ class GraphDistillation(nn.Module):
             strength = strength + self.prior * usable
         complete = usable.all(dim=1)
         mean = (edges * complete[:, None]).sum(dim=0) / complete.sum().clamp(min=1)
-        mixture = self._mixture_error(edges, teacher, told) if self.mixes else gap.new_zeros(())
+        mixture = gap.new_zeros(())
+        if self.mixes and self.rule in _BY_GAIN:
+            gain = self._gain(logits.detach(), representation.detach(), present, told) * usable
+            mixture = -(edges * gain / gain.abs().mean().clamp(min=1e-8)).sum(dim=1).mean()
+        elif self.mixes:
+            mixture = self._mixture_error(edges, teacher, told)
         return Distillation(
             loss=(strength * gap).sum(dim=1).mean(),
             regularisation=((mean - self.prior) ** 2).sum() * complete.any(),
             mixture=mixture,
             edges=edges.detach(),
         )
+
+    def _gap(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """What an edge distils: (B, 6) differences of outputs (B, 6, n)."""
+        if self.by_divergence:
+            return discrepancy(student, teacher, 1.0)
+        return (student - teacher).abs().mean(dim=-1)
+
+    @torch.enable_grad()
+    def _gain(
+        self, logits: Tensor, representation: Tensor, present: Tensor, labels: dict[str, Tensor]
+    ) -> Tensor:
+        """(B, 6): how fast the task losses of the batch's other samples fall along an edge.
+
+        A step against the gap of sample s moves the student's outputs on sample b, as far as a
+        linear layer on the representations makes them, by the gap's gradient times r_s . r_b; the
+        task loss of b falls by that times its own gradient. All arguments are detached.
+        """
+        outputs = logits.requires_grad_()
+        errors = task_error(outputs, labels).nan_to_num() * present
+        (slope,) = torch.autograd.grad(errors.sum(), outputs)  # (B, 3, n)
+        student = logits.detach()[:, self.student].requires_grad_()
+        gap = self._gap(student, logits.detach()[:, self.teacher])
+        (step,) = torch.autograd.grad(gap.sum(), student)  # (B, 6, n)
+        alike = torch.einsum("sjd,bjd->jsb", representation, representation)
+        alike = alike * (1.0 - torch.eye(len(logits), device=logits.device))
+        moved = torch.einsum("jsb,bjn->sjn", alike, slope) / max(1, len(logits) - 1)
+        return (step * moved[:, self.student]).sum(dim=-1)
 
     def _edges(
         self, logits: Tensor, representation: Tensor, usable: Tensor, labels: dict[str, Tensor]
