@@ -82,10 +82,9 @@ def _item(
 ) -> list[Item]:
     samples = timeline.samples(segment.start_s, segment.end_s)
     text, answer = clip.text, Answer(())
-    if speech_to_text is not None and len(samples):
+    if not text and speech_to_text is not None and len(samples):
         heard = speech_to_text.transcribe(samples, segment.start_s)
         answer = Answer(heard, embedding=speech_to_text.embedding)
-    if not text:
         answer = sensible(answer, _tokenizer(), segment.end_s - segment.start_s)
         text = " ".join(word.text for word in answer.words)
     n_pieces = len(_tokenizer().ids(text)) if text else 0

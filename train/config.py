@@ -126,6 +126,7 @@ class DataConfig:
     word_confusion: float = 0.0  # share taken for another word that sounds alike
     unlabelled_share: float = 0.0  # share of whole utterances without labels, made of parts that
     labelled_parts: float = 1.0  # are not among this share of sentences, voices and faces
+    unheard_share: float = 1.0  # share of voices without a recogniser's embedding; 1: none has one
     rated_share: float = 0.2  # share of whole utterances replaced by rated sentences (text only)
     text_repeats: str = ""  # such as "mosi:4": times each sentence of a corpus comes in a pass
     text_limits: str = ""  # such as "goemotions:8000": sentences of a corpus, drawn by the seed

@@ -8,11 +8,14 @@ the words, at no cost; voices are judged without them as well.
 import numpy as np
 from numpy.typing import NDArray
 
-from .spec import SPEC
-
-__all__ = ["blended", "no_embedding", "pooled"]
+__all__ = ["EMBEDDING_DIM", "ENCODER_DIM", "blended", "no_embedding", "pooled"]
 
 Float = NDArray[np.float32]
+
+ENCODER_DIM = 288
+"""Width of the encoder's states: moonshine-tiny-en."""
+EMBEDDING_DIM = 2 * ENCODER_DIM
+"""Numbers of an embedding."""
 
 _STEP, _SPAN = 384, 895  # samples between two states, and that a state hears
 _BELOW_PEAK = 1e-3  # -30 dB: sound that counts; the rest is pause
@@ -20,7 +23,7 @@ _BELOW_PEAK = 1e-3  # -30 dB: sound that counts; the rest is pause
 
 def no_embedding() -> Float:
     """(576,) zeros: the embedding is not known."""
-    return np.zeros(SPEC.audio_embedding_dim, np.float32)
+    return np.zeros(EMBEDDING_DIM, np.float32)
 
 
 def pooled(states: Float, samples: Float) -> Float:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
-from .embedding import no_embedding
+from .embedding import EMBEDDING_DIM, no_embedding
 from .spec import MODALITIES, SPEC
 
-__all__ = ["INPUTS", "OUTPUTS", "Rows", "pack"]
+__all__ = ["INPUTS", "OPTIONAL", "OUTPUTS", "Rows", "pack"]
 
 # name -> (numpy type, axes); B, Tt, Ta, Tv are dynamic.
 INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
@@ -18,10 +18,12 @@ INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "text_mask": ("bool", ("B", "Tt")),
     "audio": ("float32", ("B", "Ta", SPEC.audio_dim)),
     "audio_mask": ("bool", ("B", "Ta")),
-    "audio_embedding": ("float32", ("B", SPEC.audio_embedding_dim)),
     "vision": ("float32", ("B", "Tv", SPEC.vision_dim)),
     "vision_mask": ("bool", ("B", "Tv")),
+    "audio_embedding": ("float32", ("B", EMBEDDING_DIM)),
 }
+OPTIONAL = frozenset({"audio_embedding"})
+"""Inputs that a graph may do without."""
 OUTPUTS: dict[str, tuple[str | int, ...]] = {
     "sentiment": ("B",),
     "emotion": ("B", "n_emotions"),
@@ -67,10 +69,10 @@ def pack(rows: Rows) -> dict[str, NDArray[Any]]:
         batch["input_ids" if m == "text" else m] = values[None]
         batch[f"{m}_mask"] = np.full((1, len(values)), present)
     embedding = rows.audio_embedding
-    if embedding.shape != (SPEC.audio_embedding_dim,) or not np.isfinite(embedding).all():
+    if embedding.shape != (EMBEDDING_DIM,) or not np.isfinite(embedding).all():
         raise FeatureError(
             f"audio embedding of shape {embedding.shape} or not finite; expected "
-            f"({SPEC.audio_embedding_dim},) finite numbers"
+            f"({EMBEDDING_DIM},) finite numbers"
         )
     batch["audio_embedding"] = embedding[None]
     return batch

@@ -74,7 +74,7 @@ BLENDSHAPES = tuple(
 class FeatureSpec:
     """All constants of feature extraction. Lengths are samples at `sample_rate_hz` unless named."""
 
-    version: int = 3
+    version: int = 2
     max_utterance_s: float = 15.0
 
     max_pieces: int = 64  # WordPieces, [CLS] and [SEP] included
@@ -111,10 +111,6 @@ class FeatureSpec:
     speech_energy_deviation: float = 2.2
     speech_f0_deviation: float = 0.6
 
-    # A voice also has an embedding (embedding.py): states of this encoder, mean and deviation.
-    speech_encoder_dim: int = 288
-    speech_encoder_sha256: str = "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221"
-
     vision_rate_hz: float = 15.0
     vision_hold_s: float = 0.2  # a row stays valid this long when frames are late or missing
     min_face_score: float = 0.5
@@ -129,11 +125,6 @@ class FeatureSpec:
     def audio_dim(self) -> int:
         """Columns of an audio row: log-mel bands, then log-F0, voicing and log-energy."""
         return self.n_mels + 3
-
-    @property
-    def audio_embedding_dim(self) -> int:
-        """Numbers of a voice's embedding."""
-        return 2 * self.speech_encoder_dim
 
     @property
     def vision_dim(self) -> int:

@@ -17,8 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ModelError, SpeechError, UsageError
-from runtime.features.embedding import blended, no_embedding, pooled
-from runtime.features.spec import SPEC
+from runtime.features.embedding import EMBEDDING_DIM, ENCODER_DIM, blended, no_embedding, pooled
 from runtime.features.text import TextFeatures
 from runtime.speech import open_recogniser
 from runtime.speech.background import Answer, Background
@@ -429,7 +428,7 @@ def test_a_voice_has_one_embedding_however_long_its_pauses(
 ) -> None:
     moonshine.transcribe(beckett, 3.0)
     whole = moonshine.embedding
-    assert whole.shape == (SPEC.audio_embedding_dim,)
+    assert whole.shape == (EMBEDDING_DIM,)
     assert whole.any()
     assert np.array_equal(moonshine.embed(beckett), whole)  # with its words or without
     assert not moonshine.embed(beckett[:100]).any()
@@ -442,14 +441,14 @@ def test_a_voice_has_one_embedding_however_long_its_pauses(
 
 
 def test_pooled_states_are_those_of_sound() -> None:
-    states = np.zeros((10, SPEC.speech_encoder_dim), np.float32)
+    states = np.zeros((10, ENCODER_DIM), np.float32)
     states[:5] = 2.0
     samples = np.zeros(384 * 10, np.float32)
     samples[: 384 * 5] = 0.5
     samples[384 * 5 :] = 1e-4
     found = pooled(states, samples)
     assert found[0] == 2.0
-    assert found[SPEC.speech_encoder_dim] == 0.0
+    assert found[ENCODER_DIM] == 0.0
     assert pooled(states, np.zeros_like(samples))[0] == 1.0  # nothing is louder than the rest
     states[2, 7] = np.nan
     assert not pooled(states, samples).any()

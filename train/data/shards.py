@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from runtime.features.embedding import no_embedding
 from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
@@ -76,11 +77,12 @@ def read_items(path: Path) -> list[Item]:
             m: np.split(arrays[m], np.cumsum(arrays[f"{m}_lengths"])[:-1])
             for m in ("audio", "vision")
         }
+        embeddings = arrays.get("audio_embedding", [no_embedding()] * len(told))
         items = [
             Item(
                 **about,
                 audio=rows["audio"][k],
-                audio_embedding=arrays["audio_embedding"][k],
+                audio_embedding=embeddings[k],
                 vision=rows["vision"][k],
                 sentiment=float(arrays["sentiment"][k]),
                 emotion=int(arrays["emotion"][k]),

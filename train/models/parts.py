@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
@@ -70,8 +71,8 @@ def embedding(config: ModelConfig) -> Embedding | None:
     """What reads a recogniser's embedding of a voice, if that is wanted."""
     if not config.embedding_audio:
         return None
-    dim, width = SPEC.audio_embedding_dim, config.embedding_audio
-    return Embedding(dim, width, config.dim, config.dropout_head)
+    width = config.embedding_audio
+    return Embedding(EMBEDDING_DIM, width, config.dim, config.dropout_head)
 
 
 def transformer(config: ModelConfig, dim: int, source: str) -> Transformer:

@@ -64,7 +64,7 @@ class Composer:
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
-        self._voices = Voices(features.voices)
+        self._voices = Voices(features.voices, config.unheard_share)
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = portioned([*told, *self._rated["train"]], config, seed)
@@ -221,7 +221,7 @@ class Composer:
                 return whole
         elif len(rows := getattr(whole, odd)):
             changed = {odd: strange_rows(rng, rows, SPEC.n_mels if odd == "audio" else -1)}
-            if odd == "audio":
+            if odd == "audio" and whole.audio_embedding.any():
                 changed["audio_embedding"] = strange_embedding(rng, whole.audio_embedding)
         return replace(
             whole,

@@ -20,7 +20,6 @@ Float = NDArray[np.float32]
 Rng = np.random.Generator
 
 _FIRST, _FEW = 0.35, 0.65  # share of utterances that are a session's first; up to its fourth
-_UNHEARD = 0.3  # share of voices whose embedding is not known, as with another recogniser
 _MOST = 20  # utterances before one, at the most
 # How often a corpus is drawn, against 1: those whose voices show nothing but neutral come less.
 _SHARE = {"digits": 0.6, "plain": 0.3}
@@ -37,9 +36,15 @@ class _Clip:
 
 class Voices:
     """Recorded voices by split and emotion. `voices`: (recording, versions) pairs, of which version
-    k of all clips of a person has the same channel."""
+    k of all clips of a person has the same channel. `unheard_share`: of training voices, how many
+    come without their embedding."""
 
-    def __init__(self, voices: Sequence[tuple[Recording, list[tuple[Float, Float]]]]) -> None:
+    def __init__(
+        self,
+        voices: Sequence[tuple[Recording, list[tuple[Float, Float]]]],
+        unheard_share: float = 1.0,
+    ) -> None:
+        self._unheard_share = unheard_share
         self._clips: dict[tuple[str, int], dict[str, list[tuple[str, _Clip]]]] = defaultdict(dict)
         self._of: dict[str, list[_Clip]] = defaultdict(list)
         for recording, versions in voices:
@@ -92,7 +97,8 @@ class Voices:
             statistics.add(before)
         rows, embedding = clip.versions[version]
         rows = statistics.normalise(vary_rows(rng, rows) if rng.random() < 0.5 else rows)
-        return rows, no_embedding() if rng.random() < _UNHEARD else embedding
+        hidden = self._unheard_share == 1.0 or rng.random() < self._unheard_share
+        return rows, no_embedding() if hidden else embedding
 
     def _before(
         self, rng: Rng, person: str, clip: _Clip, version: int
