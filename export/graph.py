@@ -20,8 +20,9 @@ from runtime.engines.golden import GOLDEN, record
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
 from runtime.features.audio import audio_rows
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.normal import SpeechStatistics
-from runtime.features.pack import INPUTS, OUTPUTS, Rows
+from runtime.features.pack import INPUTS, OPTIONAL, OUTPUTS, Rows
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from runtime.judging.calibration import Calibration
@@ -78,17 +79,19 @@ class _Deployed(nn.Module):
         audio_mask: Tensor,
         vision: Tensor,
         vision_mask: Tensor,
+        audio_embedding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.dmd.predict(
-            {
-                "input_ids": input_ids,
-                "text_mask": text_mask,
-                "audio": audio,
-                "audio_mask": audio_mask,
-                "vision": vision,
-                "vision_mask": vision_mask,
-            }
-        )
+        batch = {
+            "input_ids": input_ids,
+            "text_mask": text_mask,
+            "audio": audio,
+            "audio_mask": audio_mask,
+            "vision": vision,
+            "vision_mask": vision_mask,
+        }
+        if audio_embedding is not None:
+            batch["audio_embedding"] = audio_embedding
+        return self.dmd.predict(batch)
 
 
 def main() -> int:
@@ -131,7 +134,10 @@ def write_bundle(
                 "modalities": list(MODALITIES),
                 "emotions": source.info["emotions"],
                 "calibration": calibration.to_dict(),
-                "inputs": {n: {"dtype": t, "shape": list(s)} for n, (t, s) in INPUTS.items()},
+                "inputs": {
+                    name: {"dtype": kind, "shape": list(shape)}
+                    for name, (kind, shape) in _inputs(source.model).items()
+                },
                 "outputs": {name: list(shape) for name, shape in OUTPUTS.items()},
                 "opset": OPSET,
                 "models": {"fp32": "model.fp32.onnx"},
@@ -152,20 +158,21 @@ def write_bundle(
 
 def export_graph(model: DMD, path: Path) -> None:
     """Write the fp32 graph with dynamic batch and time axes (opset `OPSET`)."""
+    inputs = _inputs(model)
     axes = {name: torch.export.Dim(name, min=low, max=high) for name, (low, high) in _AXES.items()}
     dynamic = tuple(
         {k: axes[axis] for k, axis in enumerate(shape) if isinstance(axis, str)}
-        for _, shape in INPUTS.values()
+        for _, shape in inputs.values()
     )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program: Any = torch.onnx.export(
             _Deployed(model).eval(),
-            _example(),
+            _example(inputs),
             dynamo=True,
             dynamic_shapes=dynamic,
-            input_names=list(INPUTS),
+            input_names=list(inputs),
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.gelu.default: fusions.gelu},
@@ -191,10 +198,11 @@ def _known_utterances(tokenizer_json: Path) -> list[Rows]:
     )
     faces = {r.emotion: np.tile(row, (12, 1)) for r, row in prototypes() if r.split == "test"}
     happy, angry = (faces[EMOTIONS.index(name)] for name in ("happiness", "anger"))
+    heard = np.sin(np.arange(EMBEDDING_DIM, dtype=np.float32))
     words = [text.ids(s) for s in ("I am so happy to see you", "the meeting is at three")]
     return [
         Rows(text=words[0], audio=voice[:0], vision=happy[:0]),
-        Rows(text=words[0][:0], audio=voice, vision=angry),
+        Rows(text=words[0][:0], audio=voice, vision=angry, audio_embedding=heard),
         Rows(text=words[1], audio=voice, vision=happy),
     ]
 
@@ -215,13 +223,19 @@ def _name_nodes(graph: Any) -> None:
         del item.metadata_props[:]
 
 
-def _example() -> tuple[Tensor, ...]:
+def _inputs(model: DMD) -> dict[str, tuple[str, tuple[str | int, ...]]]:
+    """The contract's inputs that the model reads."""
+    left_out = OPTIONAL if model.embedding is None else frozenset()
+    return {name: described for name, described in INPUTS.items() if name not in left_out}
+
+
+def _example(inputs: dict[str, tuple[str, tuple[str | int, ...]]]) -> tuple[Tensor, ...]:
     """Inputs to trace with: two utterances, sizes that no constant of the model equals."""
     sizes = {"B": 2, "Tt": 11, "Ta": 53, "Tv": 37}
     shapes = [
-        tuple(sizes[a] if isinstance(a, str) else a for a in shape) for _, shape in INPUTS.values()
+        tuple(sizes[a] if isinstance(a, str) else a for a in shape) for _, shape in inputs.values()
     ]
-    kinds = [kind for kind, _ in INPUTS.values()]
+    kinds = [kind for kind, _ in inputs.values()]
     return tuple(
         torch.zeros(s, dtype=torch.float32)
         if k == "float32"

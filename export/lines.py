@@ -44,11 +44,12 @@ class Line:
     score: Callable[[Predictions], float]
 
 
-def lines(data: Path, cache: Path, tokenizer_json: Path) -> list[Line]:
-    """The lines that the corpora below `data` allow. Raises DataError."""
+def lines(data: Path, cache: Path, tokenizer_json: Path, *, embeddings: bool) -> list[Line]:
+    """The lines that the corpora below `data` allow; `embeddings`: of voices, for a model that
+    reads them. Raises DataError."""
     have = [name for name, folder in corpora.CORPORA.items() if (data / folder).is_dir()]
     sentences = _told(corpora.texts(data, have), TextFeatures(tokenizer_json))
-    features = prepare(data, cache, have)
+    features = prepare(data, cache, have, embeddings=embeddings)
     out = [*_of_sentences(sentences), *_of_voices(features), *_of_faces(features)]
     return [replace(line, utterances=_some(line.utterances)) for line in out if line.utterances]
 
@@ -98,8 +99,13 @@ def _of_voices(features: Features) -> list[Line]:
     heard: dict[str, list[Utterance]] = {}
     for r, versions in features.voices:
         if r.split == _VOICES_OF.get(r.corpus, "test"):
-            rows = SpeechStatistics().normalise(versions[0])
-            heard.setdefault(r.corpus, []).append(_utterance(audio=rows, emotion=r.emotion))
+            rows, embedding = versions[0]
+            voice = _utterance(
+                audio=SpeechStatistics().normalise(rows),
+                audio_embedding=embedding,
+                emotion=r.emotion,
+            )
+            heard.setdefault(r.corpus, []).append(voice)
     out = []
     for corpus, voices in heard.items():
         score, metric = (_accuracy, "accuracy") if corpus in _NEUTRAL_ONLY else (_uar, "UAR")

@@ -94,7 +94,9 @@ def run(options: Options) -> list[Measured]:
     for precision in info["models"]:
         engine = OrtEngine(Bundle.load(folder, precision).model)
         models[precision] = _onnx(engine, calibration)
-    found = measure(models, lines(data, Path(options.cache), tokenizer), retell)
+    reads = source.config.data.unheard_share < 1.0
+    every = lines(data, Path(options.cache), tokenizer, embeddings=reads)
+    found = measure(models, every, retell)
     print(table(found))
     draw(
         folder / "coverage.png",

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from runtime.engines.profiles import PROFILES
 from runtime.engines.trt import logger
 from runtime.errors import BundleError
-from runtime.features.pack import INPUTS
+from runtime.features.pack import INPUTS, OPTIONAL
 from runtime.system.files import write_file
 
 __all__ = ["build"]
@@ -30,7 +30,7 @@ def build(
         said, progress = logger(trt, log), _progress(trt, bars)
         builder = trt.Builder(said)
         network = _parse(trt, builder, said, model)
-        config = _configured(trt, builder, targets)
+        config = _configured(trt, builder, network, targets)
         config.progress_monitor = progress
         cache = None if timings is None else _timing_cache(config, timings)
         said.errors.clear()  # those of a timing cache that does not fit stay in the log
@@ -62,22 +62,27 @@ def _parse(trt: Any, builder: Any, said: Any, model: bytes) -> Any:
         raise BundleError(
             f"TensorRT does not parse the graph: {' '.join('; '.join(problems).split())}"
         )
-    names = {network.get_input(k).name for k in range(network.num_inputs)}
-    if names != set(INPUTS):
+    names = _names(network)
+    if names | OPTIONAL != set(INPUTS):
         raise BundleError(
             f"the graph's inputs {sorted(names)} are not the contract's; export again"
         )
     return network
 
 
-def _configured(trt: Any, builder: Any, targets: list[str]) -> Any:
+def _names(network: Any) -> set[str]:
+    return {network.get_input(k).name for k in range(network.num_inputs)}
+
+
+def _configured(trt: Any, builder: Any, network: Any, targets: list[str]) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: 10 bits of TF32 are not
     for shapes in PROFILES.values():
         profile = builder.create_optimization_profile()
         for name, shape in shapes.items():
-            profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
+            if name in _names(network):
+                profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
         config.add_optimization_profile(profile)
     if targets:
         config.num_compute_capabilities = len(targets)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from runtime.engines.ort import OrtEngine
 from runtime.errors import SourceError, UsageError
 from runtime.features.audio import audio_rows
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from runtime.features.tracking import FaceTracker
@@ -30,6 +31,7 @@ from runtime.speech.base import Word
 from runtime.store import models
 from runtime.store.bundle import Bundle
 from runtime.utterances.recognizer import Recognizer
+from runtime.utterances.segmenter import Segment
 
 from .scores import Item, emotion_scores, sentiment_scores
 
@@ -127,7 +129,7 @@ class Product:
         judge, items, unreadable, unheard = self.judge(), [], 0, 0
         for label, path in tqdm(files, "voices", unit="clip", leave=False):
             try:
-                evidence, heard = self._utterance(path, words=False)
+                evidence, heard = self._utterance(path, pictures=False)
             except SourceError as error:
                 unreadable += _complain(error)
                 continue
@@ -166,7 +168,7 @@ class Product:
         by_subset: dict[str, list[Item]] = {subset: [] for subset in SUBSETS}
         for label, path in tqdm(list(self._files(folder)), "clips", unit="clip", leave=False):
             try:
-                evidence, _ = self._utterance(path, words=True)
+                evidence, _ = self._utterance(path, pictures=True)
             except SourceError as error:
                 unreadable += _complain(error)
                 continue
@@ -180,16 +182,16 @@ class Product:
         scores = emotion_scores(items, self.emotions)
         return scores | {"unreadable": unreadable, "subsets": subsets}
 
-    def _utterance(self, path: Path, *, words: bool) -> tuple[Evidence, bool]:
+    def _utterance(self, path: Path, *, pictures: bool) -> tuple[Evidence, bool]:
         """The longest utterance of a file, and whether the device hears one in it; if not, all of
         its sound counts as one. Raises SourceError."""
         source = FileSource(path)
         with source:
-            pictures = words and "vision" in source.modalities
+            pictures = pictures and "vision" in source.modalities
             recognizer = Recognizer(
                 self._text,
                 vision=FaceTracker(self._networks) if pictures else None,
-                transcriber=self._transcriber if words else None,
+                transcriber=self._transcriber,
                 no_text=_ABSENT,
                 no_vision=_ABSENT,
             )
@@ -206,7 +208,16 @@ class Product:
             return max(found, key=lambda evidence: evidence.end_s - evidence.start_s), True
         samples = np.concatenate([np.zeros(0, np.float32), *sound])
         most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
-        return _evidence(audio=audio_rows(samples[:most])), False
+        samples = samples[:most]
+        return _evidence(audio=audio_rows(samples), embedding=self._embedding(samples)), False
+
+    def _embedding(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the recogniser makes of a voice, if there is a recogniser."""
+        if self._transcriber is None:
+            return no_embedding()
+        whole = Segment(0.0, len(samples) / SPEC.sample_rate_hz)
+        self._transcriber.ask(whole, samples, "final")
+        return self._transcriber.early(0.0).embedding
 
     def _files(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """(emotion, file) pairs. Raises UsageError for a folder that is no emotion."""
@@ -230,6 +241,7 @@ def _evidence(
     *,
     words: tuple[Word, ...] = (),
     audio: NDArray[np.float32] | None = None,
+    embedding: NDArray[np.float32] | None = None,
     vision: NDArray[np.float32] | None = None,
 ) -> Evidence:
     """Of an utterance of which nothing else is known."""
@@ -243,6 +255,7 @@ def _evidence(
         end_s=_SHOWN_S,
         words=words,
         audio=audio,
+        audio_embedding=no_embedding() if embedding is None else embedding,
         vision=vision,
         modalities={m: PRESENT if there[m] else _ABSENT for m in MODALITIES},
         quality=(),
@@ -255,6 +268,7 @@ def _only(evidence: Evidence, names: Sequence[str]) -> Evidence:
         evidence,
         words=evidence.words if "text" in names else (),
         audio=evidence.audio if "audio" in names else evidence.audio[:0],
+        audio_embedding=evidence.audio_embedding if "audio" in names else no_embedding(),
         vision=evidence.vision if "vision" in names else evidence.vision[:0],
         modalities={m: w if m in names else _ABSENT for m, w in evidence.modalities.items()},
     )

@@ -19,8 +19,9 @@ FACES = {"train": "S010", "valid": "S013", "test": "S014"}
 GOEMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
 SMALL = (
     "model.dim=16", "model.n_heads=2", "model.n_layers=1", "model.gd_hidden=8",
-    "model.front_audio=12", "model.language_layers=0", "data.utterances_per_epoch=48",
-    "data.n_valid=14", "data.n_test=14", "optim.batch_size=8", "optim.epochs=3", "optim.patience=3",
+    "model.front_audio=12", "model.embedding_audio=8", "model.language_layers=0",
+    "data.utterances_per_epoch=48", "data.n_valid=14", "data.n_test=14", "data.unheard_share=0.3",
+    "optim.batch_size=8", "optim.epochs=3", "optim.patience=3",
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def data(once: Once, demo: Path) -> Path:
         write_text(folder / "goemotions" / "ekman")
         write_voices(folder / "ravdess", said)
         write_faces(folder / "ckplus48", picture)
-        prepare(folder, folder / "cache")
+        prepare(folder, folder / "cache", embeddings=True)
 
     return once("data", make)
 

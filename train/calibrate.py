@@ -100,7 +100,7 @@ def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Opt
     """Utterances composed from corpora that the fold has not seen: their test sentences, all of
     their voices, and faces that were never trained on."""
     data, cache = Path(options.data), Path(options.cache)
-    features = prepare(data, cache, left_out)
+    features = prepare(data, cache, left_out, embeddings=fold.config.data.unheard_share < 1.0)
     seen = prepare(data, cache, options.faces.split()).faces
     return Composer(
         corpora.texts(data, left_out),

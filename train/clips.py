@@ -5,12 +5,13 @@ from functools import cache
 
 import numpy as np
 
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from runtime.features.vision import VisionFeatures
 from runtime.sources.base import AudioChunk, Packet
 from runtime.sources.file import FileSource
-from runtime.speech.base import SpeechToText
+from runtime.speech.base import Answer, SpeechToText
 from runtime.speech.understood import sensible
 from runtime.store import models
 from runtime.store.bundle import DEFAULT
@@ -24,7 +25,7 @@ from .data.shards import Item
 
 __all__ = ["VERSION", "extract"]
 
-VERSION = 1  # part of every part's name: raise it when this file makes other rows
+VERSION = 2  # part of every part's name: raise it when this file makes other rows
 
 
 def extract(clip: Clip, speech_to_text: SpeechToText | None) -> list[Item]:
@@ -80,11 +81,12 @@ def _item(
     clip: Clip, segment: Segment, timeline: Timeline, speech_to_text: SpeechToText | None
 ) -> list[Item]:
     samples = timeline.samples(segment.start_s, segment.end_s)
-    text = clip.text
+    text, answer = clip.text, Answer(())
     if not text and speech_to_text is not None and len(samples):
         heard = speech_to_text.transcribe(samples, segment.start_s)
-        words = sensible(heard, _tokenizer(), segment.end_s - segment.start_s).words
-        text = " ".join(word.text for word in words)
+        answer = Answer(heard, embedding=speech_to_text.embedding)
+        answer = sensible(answer, _tokenizer(), segment.end_s - segment.start_s)
+        text = " ".join(word.text for word in answer.words)
     n_pieces = len(_tokenizer().ids(text)) if text else 0
     if n_pieces > SPEC.max_pieces:
         raise DataError(
@@ -103,6 +105,7 @@ def _item(
             id=f"{clip.path.stem}_{segment.start_s:.3f}_{segment.end_s:.3f}",
             text=text,
             audio=audio,
+            audio_embedding=answer.embedding if len(audio) else no_embedding(),
             vision=vision,
             sentiment=clip.sentiment,
             emotion=clip.emotion,

@@ -53,6 +53,7 @@ class ModelConfig:
     kernel_vision: int = 5
     front_audio: int = 0  # width of two more convolutions before the audio branch's; 0: none
     statistics_audio: int = 0  # hidden width of what a voice is on the whole; 0: rows alone
+    embedding_audio: int = 0  # hidden width of what a recogniser heard of a voice; 0: not used
     stride_audio: int = 3  # 25 rows a second are more than prosody needs
     stride_vision: int = 2
     gd_hidden: int = 64
@@ -125,6 +126,7 @@ class DataConfig:
     word_confusion: float = 0.0  # share taken for another word that sounds alike
     unlabelled_share: float = 0.0  # share of whole utterances without labels, made of parts that
     labelled_parts: float = 1.0  # are not among this share of sentences, voices and faces
+    unheard_share: float = 1.0  # share of voices without a recogniser's embedding; 1: none has one
     rated_share: float = 0.2  # share of whole utterances replaced by rated sentences (text only)
     text_repeats: str = ""  # such as "mosi:4": times each sentence of a corpus comes in a pass
     text_limits: str = ""  # such as "goemotions:8000": sentences of a corpus, drawn by the seed

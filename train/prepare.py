@@ -5,13 +5,13 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.appearance import Appearance
 from runtime.features.audio import audio_rows
+from runtime.features.embedding import EMBEDDING_DIM, no_embedding
 from runtime.features.spec import SPEC
 from runtime.features.vision import APPEARANCE
+from runtime.speech.moonshine import Moonshine
+from runtime.store import models
 from runtime.system.files import write_file
 from runtime.utterances.segmenter import SegmenterConfig
 
@@ -34,6 +37,7 @@ from .recordings import prepare_recordings
 __all__ = ["Features", "decode_audio", "joined", "prepare", "spoken"]
 
 Float = NDArray[np.float32]
+Made = TypeVar("Made")
 
 # Frames this far below the loudest one are silence. On the training speakers the cut serves as
 # well as the device's own voice activity detector, at a hundredth of its time.
@@ -43,6 +47,7 @@ _VERSION = 4
 _N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
 _AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel_high_hz",
                  "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip
+_ENCODER = "moonshine-tiny-en"
 _BATCH = 64  # faces that the appearance network sees at once
 _PAUSE_S = 0.4  # the longest between two digits
 
@@ -77,12 +82,13 @@ class Options:
 @dataclass(frozen=True)
 class Features:
     """`voices`: (recording, versions) pairs, each version raw rows (T, 43): as recorded, and for
-    training as through `_N_CHANNELS` channels; `faces`: (recording, row (Dv,)) pairs.
+    training as through `_N_CHANNELS` channels; with the embedding (576,) of each, zeros where it
+    was not asked for; `faces`: (recording, row (Dv,)) pairs.
 
     `n_faceless`: pictures in which no face was found; they are left out.
     """
 
-    voices: list[tuple[Recording, list[Float]]]
+    voices: list[tuple[Recording, list[tuple[Float, Float]]]]
     faces: list[tuple[Recording, Float]]
     n_faceless: int
 
@@ -127,8 +133,16 @@ def _write_splits(data: Path, path: Path) -> None:
     write_file(path, "".join(",".join(row) + "\n" for row in rows).encode())
 
 
-def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPORA)) -> Features:
+def prepare(
+    data: Path,
+    cache_folder: Path,
+    only: Collection[str] = tuple(CORPORA),
+    *,
+    embeddings: bool = False,
+) -> Features:
     """Features of the recordings of these corpora below `data`, from the cache or extracted now.
+
+    `embeddings`: also what the recogniser's encoder makes of the voices.
 
     The cache is keyed by what decides an audio row and by name, size and date of every recording.
     Raises DataError, naming the file, when one cannot be read.
@@ -142,8 +156,13 @@ def prepare(data: Path, cache_folder: Path, only: Collection[str] = tuple(CORPOR
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
     arrays = cached(cache_folder / f"{key}.safetensors", partial(_extract, clips))
     ends = np.cumsum(arrays["audio_lengths"])
-    rows = iter(
-        arrays["audio"][end - n : end] for end, n in zip(ends, arrays["audio_lengths"], strict=True)
+    heard: Iterable[Float] = (no_embedding() for _ in ends)
+    if embeddings:
+        name = f"heard-{key}-{_ENCODER}.safetensors"
+        heard = cached(cache_folder / name, partial(_hear, clips))["embeddings"]
+    rows = (
+        (arrays["audio"][end - n : end], embedding)
+        for end, n, embedding in zip(ends, arrays["audio_lengths"], heard, strict=True)
     )
     versions = [[next(rows) for _ in range(n)] for n in arrays["n_versions"]]
     vision = _vision_rows(pictures, cache_folder)
@@ -184,10 +203,7 @@ def spoken(samples: Float) -> Float:
 
 
 def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
-    # Spawned, not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        results = pool.map(_versions, clips, chunksize=8)
-        audio = list(tqdm(results, desc="audio rows", total=len(clips), unit="clip"))
+    audio = _of_each(_rows, clips, "audio rows")
     every = [rows for versions in audio for rows in versions]
     return {
         "audio": np.concatenate([np.zeros((0, SPEC.audio_dim), np.float32), *every]),
@@ -196,8 +212,39 @@ def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
     }
 
 
+def _hear(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
+    models.resolve(_ENCODER)  # that it is not here is told now
+    heard = _of_each(_embeddings_of, clips, "voices heard")
+    every = [embedding for versions in heard for embedding in versions]
+    return {"embeddings": np.array(every, np.float32).reshape(-1, EMBEDDING_DIM)}
+
+
+def _of_each(
+    make: Callable[[Recording], Made], clips: Sequence[Recording], name: str
+) -> list[Made]:
+    # Spawned, not forked: the parent may hold threads of torch.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        results = pool.map(make, clips, chunksize=8)
+        return list(tqdm(results, desc=name, total=len(clips), unit="clip"))
+
+
+def _rows(clip: Recording) -> list[Float]:
+    """Raw rows (T, 43) of each version of a clip."""
+    return [audio_rows(samples) for samples in _versions(clip)]
+
+
+def _embeddings_of(clip: Recording) -> list[Float]:
+    """The embedding (576,) of each version of a clip."""
+    return [_encoder().embed(samples) for samples in _versions(clip)]
+
+
+@cache
+def _encoder() -> Moonshine:
+    return Moonshine(models.resolve(_ENCODER))
+
+
 def _versions(clip: Recording) -> list[Float]:
-    """Raw rows (T, 43) of a clip as it was recorded and, of a training one, through channels."""
+    """(n,) samples of a clip as it was recorded and, of a training one, through channels."""
     rng = np.random.default_rng(zlib.crc32(str((clip.path.name, len(clip.parts))).encode()))
     samples = spoken(joined(rng, clip))
     if len(samples) < SPEC.window:
@@ -209,7 +256,7 @@ def _versions(clip: Recording) -> list[Float]:
             Channel((person, k)).through(spoken_again(rng, samples)) for k in range(_N_CHANNELS)
         ]
     most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
-    return [audio_rows(version[:most]) for version in versions]
+    return [version[:most] for version in versions]
 
 
 def joined(rng: np.random.Generator, clip: Recording) -> Float:

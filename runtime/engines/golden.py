@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..features.embedding import no_embedding
 from ..features.pack import Rows, pack
 from ..features.spec import SPEC
 from ..store.bundle import Bundle
@@ -77,4 +78,5 @@ def _rows(stored: dict[str, Any]) -> Rows:
         text=np.asarray(stored["text"], np.int64),
         audio=np.asarray(stored["audio"], np.float32).reshape(-1, SPEC.audio_dim),
         vision=np.asarray(stored["vision"], np.float32).reshape(-1, SPEC.vision_dim),
+        audio_embedding=np.asarray(stored.get("audio_embedding", no_embedding()), np.float32),
     )

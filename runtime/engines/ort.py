@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError, FeatureError
+from ..features.pack import OPTIONAL
 from ..store.models import cache_folder
 from .base import Arrays, require_finite
 from .profiles import PROFILES
@@ -50,13 +51,15 @@ class OrtEngine:
                 ) from error
         else:
             self._session = _on_gpu(model, options, provider, precision)
+        self._inputs = {value.name for value in self._session.get_inputs()}
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`."""
         require_finite(inputs, "input")  # quantized, NaN would come out as a number
         try:
-            values = self._session.run(self._outputs, dict(inputs))
+            wanted = {n: v for n, v in inputs.items() if n in self._inputs or n not in OPTIONAL}
+            values = self._session.run(self._outputs, wanted)
         except Exception as error:
             raise FeatureError(f"the graph refused its inputs: {_first_line(error)}") from error
         outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
@@ -71,7 +74,7 @@ def _session(model: bytes, options: Any, provider: str, precision: str) -> Any:
     return ort.InferenceSession(
         model,
         options,
-        providers=[(PROVIDERS[name], _settings(name, precision)) for name in names],
+        providers=[(PROVIDERS[name], _settings(name, model, precision)) for name in names],
         # Its kernel is slower than the sum and the normalisation that it replaces.
         disabled_optimizers=["SkipLayerNormFusion"],
         enable_fallback=False,  # in several lines, to the CPU; `choose` does it in one
@@ -113,8 +116,8 @@ def _silence() -> Iterator[None]:
         ort.set_default_logger_severity(2)  # warnings: its default
 
 
-def _settings(provider: str, precision: str) -> dict[str, str]:
-    """onnxruntime's options of the provider."""
+def _settings(provider: str, model: bytes, precision: str) -> dict[str, str]:
+    """onnxruntime's options of the provider for this graph."""
     if provider == "cuda":
         return {"use_tf32": "0"}  # fp32 is the reference: 10 bits of TF32 are not
     if provider == "cpu":
@@ -125,7 +128,9 @@ def _settings(provider: str, precision: str) -> dict[str, str]:
     bounds = {"min": live, "opt": live, "max": batch}
     shapes = {
         f"trt_profile_{bound}_shapes": ",".join(
-            f"{name}:{'x'.join(map(str, shape[bound]))}" for name, shape in profile.items()
+            f"{name}:{'x'.join(map(str, shape[bound]))}"
+            for name, shape in profile.items()
+            if name not in OPTIONAL or name.encode() in model
         )
         for bound, profile in bounds.items()
     }

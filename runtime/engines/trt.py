@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import threading
 import weakref
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, FeatureError
-from ..features.pack import INPUTS, OUTPUTS
+from ..features.pack import INPUTS, OPTIONAL, OUTPUTS
 from ..store.bundle import Bundle
 from ..store.models import cache_folder
 from ..system.files import write_file
@@ -91,7 +92,7 @@ class TrtEngine:
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`. Raises EngineError when the GPU fails."""
-        arrays = _checked(inputs)
+        arrays = _checked(inputs, self._sizes)
         with self._lock:
             self._select(len(arrays["input_ids"]))
             for name, values in arrays.items():
@@ -190,22 +191,26 @@ def _sizes(engine: Any, trt: Any) -> dict[str, int]:
     """Bytes that each tensor takes at most. Raises EngineError for tensors not of the contract."""
     names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
     kinds = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
-    wanted = {name: np.dtype(kind) for name, (kind, _) in INPUTS.items()}
+    taken = [name for name in INPUTS if name in kinds or name not in OPTIONAL]
+    wanted = {name: np.dtype(INPUTS[name][0]) for name in taken}
     wanted |= dict.fromkeys(OUTPUTS, np.dtype(np.float32))
     if kinds != wanted or engine.num_optimization_profiles != len(PROFILES):
         raise EngineError("the engine's inputs and outputs are not the contract's; build it again")
-    shapes = {name: [*engine.get_tensor_profile_shape(name, _BATCH)[2]] for name in INPUTS}
+    shapes = {name: [*engine.get_tensor_profile_shape(name, _BATCH)[2]] for name in taken}
     n_most = shapes["input_ids"][0]
     for name in OUTPUTS:
         shapes[name] = [n_most if n < 0 else n for n in engine.get_tensor_shape(name)]
     return {name: int(np.prod(shapes[name])) * kinds[name].itemsize for name in names}
 
 
-def _checked(inputs: Arrays) -> dict[str, NDArray[Any]]:
-    """The contract's inputs, contiguous. Raises FeatureError for anything else."""
+def _checked(inputs: Arrays, taken: Collection[str]) -> dict[str, NDArray[Any]]:
+    """The contract's inputs that the engine takes, contiguous. Raises FeatureError for anything
+    else."""
     sizes: dict[str | int, int] = {}
     arrays = {}
     for name, (kind, axes) in INPUTS.items():
+        if name not in taken:
+            continue
         if name not in inputs:
             raise FeatureError(f"input {name!r} is missing")
         values = inputs[name]

@@ -1,15 +1,16 @@
 """Feature rows of one utterance -> the graph's inputs; the one place that knows their names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FeatureError
+from .embedding import EMBEDDING_DIM, no_embedding
 from .spec import MODALITIES, SPEC
 
-__all__ = ["INPUTS", "OUTPUTS", "Rows", "pack"]
+__all__ = ["INPUTS", "OPTIONAL", "OUTPUTS", "Rows", "pack"]
 
 # name -> (numpy type, axes); B, Tt, Ta, Tv are dynamic.
 INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
@@ -19,7 +20,10 @@ INPUTS: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "audio_mask": ("bool", ("B", "Ta")),
     "vision": ("float32", ("B", "Tv", SPEC.vision_dim)),
     "vision_mask": ("bool", ("B", "Tv")),
+    "audio_embedding": ("float32", ("B", EMBEDDING_DIM)),
 }
+OPTIONAL = frozenset({"audio_embedding"})
+"""Inputs that a graph may do without."""
 OUTPUTS: dict[str, tuple[str | int, ...]] = {
     "sentiment": ("B",),
     "emotion": ("B", "n_emotions"),
@@ -33,12 +37,13 @@ OUTPUTS: dict[str, tuple[str | int, ...]] = {
 class Rows:
     """One utterance: `text` (Tt,) int64 ids, `audio` (Ta, 43), `vision` (Tv, Dv) float32.
 
-    A modality of zero rows is absent.
+    A modality of zero rows is absent. `audio_embedding` (576,) is all zeros where it is not known.
     """
 
     text: NDArray[np.int64]
     audio: NDArray[np.float32]
     vision: NDArray[np.float32]
+    audio_embedding: NDArray[np.float32] = field(default_factory=no_embedding)
 
 
 def pack(rows: Rows) -> dict[str, NDArray[Any]]:
@@ -63,4 +68,11 @@ def pack(rows: Rows) -> dict[str, NDArray[Any]]:
             values = np.zeros((1, *widths[m]), values.dtype)
         batch["input_ids" if m == "text" else m] = values[None]
         batch[f"{m}_mask"] = np.full((1, len(values)), present)
+    embedding = rows.audio_embedding
+    if embedding.shape != (EMBEDDING_DIM,) or not np.isfinite(embedding).all():
+        raise FeatureError(
+            f"audio embedding of shape {embedding.shape} or not finite; expected "
+            f"({EMBEDDING_DIM},) finite numbers"
+        )
+    batch["audio_embedding"] = embedding[None]
     return batch

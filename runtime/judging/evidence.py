@@ -1,10 +1,11 @@
 """What an event is judged from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features.embedding import no_embedding
 from ..schemas import Person
 from ..speech.base import Word
 
@@ -24,7 +25,8 @@ class Evidence:
     `modalities`: "present" or the reason of absence; `arrived_s` and `known_s`: when the last
     packet came, after waiting for `queued_s`, and when the words were known, by
     `time.monotonic()`; `baseline_reset`: what is known of the speaker, baseline and voice, is
-    forgotten before this one is judged. The rest is as in `EmotionEvent`.
+    forgotten before this one is judged; `audio_embedding`: (576,), zeros where the recogniser gave
+    none. The rest is as in `EmotionEvent`.
     """
 
     type: str
@@ -42,3 +44,4 @@ class Evidence:
     baseline_reset: bool = False
     person: Person | None = None
     replaces: int | None = None
+    audio_embedding: Float = field(default_factory=no_embedding)

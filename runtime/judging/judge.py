@@ -98,6 +98,7 @@ class Judge:
         rows = Rows(
             text=self._text.ids(text) if words else np.zeros(0, np.int64),
             audio=habits.speech.normalise(evidence.audio),
+            audio_embedding=evidence.audio_embedding,
             vision=evidence.vision,
         )
         out = self._engine.infer(pack(rows))

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError, UsageError
+from ..features.embedding import EMBEDDING_DIM, no_embedding
 from ..features.spec import MODALITIES, SPEC
 from ..judging.evidence import Evidence
 from ..schemas import EmotionEvent, Person
@@ -31,7 +32,8 @@ from ..speech.base import Word
 
 __all__ = ["FORMAT", "Recorder", "Recording"]
 
-FORMAT = 2
+FORMAT = 3
+_READABLE = (2, 3)
 _MARK = ', "crc32": '
 _LONGEST = 1 << 20  # bytes of a line: five times what the longest utterance needs
 _DTYPE = np.dtype("<f4")
@@ -69,6 +71,7 @@ class Recorder:
             "end_s": evidence.end_s,
             "words": [[word.text, word.start_s, word.end_s] for word in evidence.words],
             "audio": _encoded(evidence.audio, self._last.get("audio")),
+            "audio_embedding": _encoded(evidence.audio_embedding[None], None)[1],
             "vision": _encoded(evidence.vision, self._last.get("vision")),
             "modalities": evidence.modalities,
             "quality": evidence.quality,
@@ -133,7 +136,7 @@ class Recording:
         try:
             self.header = _checked(line)
             version = self.header["recording"]
-            if version != FORMAT:
+            if version not in _READABLE:
                 raise SourceError(
                     f"{self._path}: format {version}, this runtime reads {FORMAT}; replay it with "
                     "the version that recorded it"
@@ -212,6 +215,7 @@ def _evidence(found: dict[str, Any], last: Evidence | None) -> Evidence:
         ),
         audio=_decoded(found["audio"], None if last is None else last.audio, SPEC.audio_dim),
         vision=_decoded(found["vision"], None if last is None else last.vision, SPEC.vision_dim),
+        audio_embedding=_embedding(found.get("audio_embedding")),
         modalities={m: str(found["modalities"][m]) for m in MODALITIES},
         quality=tuple(str(note) for note in found["quality"]),
         person=_person(found.get("person")),
@@ -231,6 +235,14 @@ def _person(found: dict[str, Any] | None) -> Person | None:
         n_in_view=int(found["n_in_view"]),
         box=(left, top, width, height),
     )
+
+
+def _embedding(found: str | None) -> Float:
+    """(576,); raises ValueError or TypeError for what is none. Recordings of format 2 have none."""
+    if found is None:
+        return no_embedding()
+    (embedding,) = _decoded([0, found], None, EMBEDDING_DIM)
+    return np.asarray(embedding, np.float32)
 
 
 def _encoded(rows: Float, last: Float | None) -> list[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DmdLiveError
 from ..system.threads import join
 from ..utterances.segmenter import Segment
-from .base import Answer, SpeechToText, Word
+from .base import Answer, SpeechToText
 
 __all__ = ["Background", "Inline", "Stage", "Transcriber"]
 
@@ -48,8 +48,8 @@ class Transcriber(Protocol):
         """What was understood of a segment that was asked for as likely or final; None before."""
         ...
 
-    def early(self, start_s: float) -> tuple[Word, ...]:
-        """The newest words, of any stage, of the utterance that began then."""
+    def early(self, start_s: float) -> Answer:
+        """The newest answer, of any stage, on the utterance that began then."""
         ...
 
     def close(self) -> None:
@@ -70,15 +70,15 @@ class Inline:
         """See `Transcriber.ask`. Raises SpeechError when the engine fails."""
         final = stage == "final"
         words = self._recogniser.transcribe(samples, segment.start_s, final=final)
-        self._last = segment, Answer(words)
+        self._last = segment, Answer(words, embedding=self._recogniser.embedding)
 
     def answer(self, segment: Segment) -> Answer | None:
         """See `Transcriber.answer`; the last segment's only."""
         return self._last[1] if self._last[0] == segment else None
 
-    def early(self, start_s: float) -> tuple[Word, ...]:
+    def early(self, start_s: float) -> Answer:
         """See `Transcriber.early`; the last segment's only."""
-        return self._last[1].words if self._last[0].start_s == start_s else ()
+        return self._last[1] if self._last[0].start_s == start_s else Answer(())
 
     def close(self) -> None:
         """Release the recogniser."""
@@ -111,7 +111,7 @@ class Background:
         self._jobs: list[_Job] = []
         self._answers: dict[Segment, Answer] = {}  # final ones
         self._fed: Segment | None = None  # the newest other one
-        self._early: tuple[float, tuple[Word, ...]] = (0.0, ())  # the newest words: since when
+        self._early = 0.0, Answer(())  # the newest answer: since when
         self._current: _Job | None = None
         self._busy_since = 0.0
         self._closed = False
@@ -144,10 +144,10 @@ class Background:
         with self._change:
             return self._answers.get(segment)
 
-    def early(self, start_s: float) -> tuple[Word, ...]:
+    def early(self, start_s: float) -> Answer:
         """See `Transcriber.early`."""
         with self._change:
-            return self._early[1] if self._early[0] == start_s else ()
+            return self._early[1] if self._early[0] == start_s else Answer(())
 
     def close(self) -> None:
         """End the thread; one that hangs is left behind."""
@@ -175,7 +175,7 @@ class Background:
 
     def _keep(self, job: _Job, answer: Answer) -> None:
         if answer.words:
-            self._early = job.segment.start_s, answer.words
+            self._early = job.segment.start_s, answer
         if not job.whole:
             self._fed = job.segment
             return
@@ -198,7 +198,8 @@ class Background:
                 try:
                     recogniser = recogniser or self._open_again()
                     start_s = job.segment.start_s
-                    answer = Answer(recogniser.transcribe(job.samples, start_s, final=job.whole))
+                    words = recogniser.transcribe(job.samples, start_s, final=job.whole)
+                    answer = Answer(words, embedding=recogniser.embedding)
                     delay_s = _RETRY_S
                 except Exception as error:  # a recogniser of any make must not end the stream
                     recogniser, answer = None, Answer((), _reason(error))

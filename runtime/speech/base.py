@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features.embedding import no_embedding
+
 __all__ = ["Answer", "SpeechToText", "Word"]
 
 
@@ -24,21 +26,27 @@ class Word:
 
 @dataclass(frozen=True)
 class Answer:
-    """The words of a segment; or none, and what went wrong."""
+    """The words of a segment; or none, and what went wrong.
+
+    `embedding`: (576,) of the voice, as `features.embedding.pooled` makes it; zeros: not known.
+    """
 
     words: tuple[Word, ...]
     error: str = ""
+    embedding: NDArray[np.float32] = field(default_factory=no_embedding, compare=False, repr=False)
 
 
 class SpeechToText(Protocol):
     """A loaded recogniser.
 
     `streams`: it works on sound while it comes, so that an end of speech finds most of it done;
-    it should be given what there is of an utterance several times a second.
+    it should be given what there is of an utterance several times a second. `embedding`: of the
+    samples that were transcribed last, as in `Answer`.
     """
 
     name: str
     streams: bool
+    embedding: NDArray[np.float32]
 
     def transcribe(
         self, samples: NDArray[np.float32], start_s: float, *, final: bool = True

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpeechError
+from ..features.embedding import no_embedding, pooled
 from .base import Word
 
 __all__ = ["Moonshine"]
@@ -60,6 +61,7 @@ class Moonshine:
             self._tokens = _read_tokens((model / "tokenizer.bin").read_bytes())
         except Exception as error:  # onnxruntime raises no narrower class
             raise SpeechError(f"{model}: cannot load Moonshine ({error})") from error
+        self.embedding = no_embedding()
         self._start_s, self._draft = 0.0, list[int]()  # the last utterance, and its tokens
         self._outputs = [output.name for output in self._decoder.get_outputs()]
         self._past = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_")]
@@ -68,6 +70,7 @@ class Moonshine:
         self, samples: NDArray[np.float32], start_s: float, *, final: bool = True
     ) -> tuple[Word, ...]:
         """See `SpeechToText.transcribe`; word times are interpolated (see the class)."""
+        self.embedding = no_embedding()
         if len(samples) < _MIN_SAMPLES:
             return ()
         draft = self._draft if not final and start_s == self._start_s else []
@@ -99,8 +102,8 @@ class Moonshine:
         are right, where each token else takes a pass. The decoder's 8-bit numbers are scaled by the
         pass, so that a doubtful token may come out differently with a draft than without one.
         """
-        mask = np.ones((1, len(samples)), np.int64)
-        (hidden,) = self._encoder.run(None, {"input_values": samples[None], "attention_mask": mask})
+        hidden, mask = self._encode(samples)
+        self.embedding = pooled(hidden[0], samples)
         nothing = self._value(np.zeros((1, _HEADS, 0, _HEAD_DIM), np.float32))
         feed: dict[str, Any] = dict.fromkeys(self._past, nothing)
         feed["encoder_hidden_states"] = self._value(hidden)
@@ -134,6 +137,18 @@ class Moonshine:
                 elif len(tokens) == n_right:
                     feed[name] = made  # the encoder's keys and values come once, then empty
             given = [last]
+
+    def embed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embedding of (n,) samples, without their words."""
+        if len(samples) < _MIN_SAMPLES:
+            return no_embedding()
+        return pooled(self._encode(samples)[0][0], samples)
+
+    def _encode(self, samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """States (1, T, 288) of the encoder for (n,) samples, and their mask."""
+        mask = np.ones((1, len(samples)), np.int64)
+        (hidden,) = self._encoder.run(None, {"input_values": samples[None], "attention_mask": mask})
+        return hidden, mask
 
     def _first(self, made: Any, n: int) -> Any:
         """The keys or values of a pass's first `n` tokens."""

@@ -1,6 +1,7 @@
 """Words that were never said: loops of a recogniser, and what it makes of another language."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,12 +26,12 @@ _LONGEST_PHRASE = 8
 _REPEATS, _WORD_REPEATS = 3, 4  # "no, no, no" is said
 
 
-def sensible(words: Sequence[Word], text: TextFeatures, length_s: float) -> Answer:
+def sensible(answer: Answer, text: TextFeatures, length_s: float) -> Answer:
     """What is left of the words recognised in an utterance of that length."""
-    kept = without_loops(words)
-    if kept and not _understood(words, text, length_s):
-        return Answer((), NOT_UNDERSTOOD)
-    return Answer(kept)
+    kept = without_loops(answer.words)
+    if kept and not _understood(answer.words, text, length_s):
+        return replace(answer, words=(), error=NOT_UNDERSTOOD)
+    return replace(answer, words=kept)
 
 
 def _understood(words: Sequence[Word], text: TextFeatures, length_s: float) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpeechError
+from ..features.embedding import no_embedding
 from ..system.libraries import remedy
 from .base import Word
 
@@ -36,6 +37,7 @@ class Vosk:
 
     name = "vosk"
     streams = True
+    embedding = no_embedding()  # Kaldi keeps its states to itself
 
     def __init__(self, model: Path) -> None:
         _check(model)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features.embedding import blended
 from ..features.text import TextFeatures
 from ..judging.evidence import Evidence
 from ..speech.background import Transcriber
@@ -37,8 +38,16 @@ class Before:
     number: int
     revision: int
     segment: Segment
-    words: tuple[Word, ...]
+    answer: Answer
     person: int | None
+
+    def followed_by(self, answer: Answer, segment: Segment) -> Answer:
+        """What was said in both, of what was said in the second, `segment`."""
+        embedding = blended(
+            (self.answer.embedding, self.segment.end_s - self.segment.start_s),
+            (answer.embedding, segment.end_s - segment.start_s),
+        )
+        return Answer(self.answer.words + answer.words, answer.error, embedding)
 
 
 class Finals:
@@ -98,12 +107,12 @@ class Finals:
             self._closed.popleft()
             if answer.words:
                 length_s = closed.segment.end_s - closed.segment.start_s
-                answer = sensible(answer.words, self._text, length_s)
+                answer = sensible(answer, self._text, length_s)
             if (joined := self._joined(closed, answer)) is not None:
                 yield joined
                 continue
             for part, said in self._fit(closed.segment, answer.words):
-                yield self._final(closed, part, Answer(said, answer.error))
+                yield self._final(closed, part, replace(answer, words=said))
 
     def _final(self, closed: Closed, part: Segment, answer: Answer) -> Evidence:
         """What is judged of a closed utterance, or of a part of it."""
@@ -116,13 +125,11 @@ class Finals:
         if before is None or closed.joins_s != before.segment.end_s:
             return None
         whole = Segment(before.segment.start_s, closed.segment.end_s)
-        words = before.words + answer.words
-        fits = not words or self._text.fits([word.text for word in words])
+        both = before.followed_by(answer, closed.segment)
+        fits = not both.words or self._text.fits([word.text for word in both.words])
         if whole.end_s - whole.start_s > self._turns.max_utterance_s or not fits:
             return None
-        found = self._scene.evidence(
-            "final", before.number, whole, Answer(words, answer.error), closed.moment
-        )
+        found = self._scene.evidence("final", before.number, whole, both, closed.moment)
         persons = {before.person, None if found.person is None else found.person.id}
         if len(persons - {None}) > 1:
             return None
@@ -136,7 +143,8 @@ class Finals:
             samples = self._scene.timeline.samples(segment.start_s, segment.end_s)
             self._keep(found.utterance, segment, samples)
         person = None if found.person is None else found.person.id
-        self.before = Before(found.utterance, revision, segment, found.words, person)
+        answer = Answer(found.words, embedding=found.audio_embedding)
+        self.before = Before(found.utterance, revision, segment, answer, person)
         return replace(found, quality=(*found.quality, *notes))
 
     def _fit(

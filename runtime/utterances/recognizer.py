@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..judging.evidence import Evidence
 from ..judging.judge import newest_that_fit
 from ..sources.base import AudioChunk, Packet
 from ..speech.background import Stage, Transcriber
-from ..speech.base import Answer, Word
+from ..speech.base import Answer
 from ..speech.understood import sensible
 from ..speech.vad import VoiceActivity
 from .finals import Closed, Finals
@@ -225,20 +225,19 @@ class Recognizer:
 
     def _provisional(self, speaking: _Speaking, speech: Segment, moment: Moment) -> Evidence:
         """What there is of the utterance so far, with the words that are known by now."""
-        words: tuple[Word, ...] = ()
+        answer = Answer(())
         if self._transcriber is not None:
             self._ask(speech, "early")
-            words = self._transcriber.early(speech.start_s)
-            words = sensible(words, self._text, speech.end_s - speech.start_s).words
-            words = newest_that_fit(self._text, words)
+            answer = self._transcriber.early(speech.start_s)
+            answer = sensible(answer, self._text, speech.end_s - speech.start_s)
+            answer = Answer(newest_that_fit(self._text, answer.words), embedding=answer.embedding)
         before = self._finals.before
         if before is None or speaking.joins_s != before.segment.end_s:
-            return self._scene.evidence(
-                "provisional", speaking.number, speech, Answer(words), moment
-            )
-        words = newest_that_fit(self._text, before.words + words)
+            return self._scene.evidence("provisional", speaking.number, speech, answer, moment)
+        answer = before.followed_by(answer, speech)
+        answer = replace(answer, words=newest_that_fit(self._text, answer.words))
         whole = Segment(before.segment.start_s, speech.end_s)
-        return self._scene.evidence("provisional", before.number, whole, Answer(words), moment)
+        return self._scene.evidence("provisional", before.number, whole, answer, moment)
 
     def _close(self, segment: Segment, moment: Moment, notes: tuple[str, ...] = ()) -> None:
         """An utterance has ended: want its words."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features.embedding import no_embedding
 from ..features.spec import SPEC
 from ..features.tracking import FaceTracker, Seen
 from ..judging.evidence import PRESENT, Evidence
@@ -97,6 +98,7 @@ class Scene:
             end_s=end_s,
             words=answer.words,
             audio=audio,
+            audio_embedding=answer.embedding if len(audio) else no_embedding(),
             vision=vision if modalities["vision"] == PRESENT else vision[:0],
             modalities=modalities,
             quality=(

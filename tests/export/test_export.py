@@ -17,6 +17,7 @@ from export.recipes import Maker
 from runtime.engines.golden import check
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, EngineError, UsageError
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
 from runtime.store.bundle import Bundle
@@ -58,7 +59,9 @@ def inputs(batch: int, tt: int, ta: int, tv: int, seed: int = 0) -> dict[str, np
         "input_ids": rng.integers(0, 20_000, (batch, tt)),
         "audio": rng.normal(-6, 2, (batch, ta, SPEC.audio_dim)).astype(np.float32),
         "vision": rng.random((batch, tv, SPEC.vision_dim), np.float32),
+        "audio_embedding": rng.normal(0, 1, (batch, EMBEDDING_DIM)).astype(np.float32),
     }
+    out["audio_embedding"][0] = 0.0  # not known
     for m, n in (("text", tt), ("audio", ta), ("vision", tv)):
         lengths = rng.integers(1, n + 1, batch)
         lengths[-1] *= m != "audio"
@@ -75,6 +78,15 @@ def test_fp32_graph_equals_torch(saved: Path, exported: Path, shape: tuple[int, 
     found = OrtEngine(Bundle.load(exported, "fp32").model).infer(batch)
     for name, value in zip(OUTPUTS, expected, strict=True):
         np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4, err_msg=name)
+
+
+def test_an_embedding_belongs_to_a_voice_and_may_be_missing(exported: Path) -> None:
+    engine, batch = OrtEngine(Bundle.load(exported, "fp32").model), inputs(3, 9, 40, 31)
+    known = engine.infer(batch)["emotion"]
+    unknown = engine.infer({**batch, "audio_embedding": 0.0 * batch["audio_embedding"]})["emotion"]
+    np.testing.assert_array_equal(known[0], unknown[0])  # nothing was known of it
+    assert np.abs(known[1] - unknown[1]).max() > 1e-4
+    np.testing.assert_allclose(known[2], unknown[2], atol=1e-6)  # it has no voice
 
 
 def test_graph_has_the_contract_and_nothing_of_training(exported: Path) -> None:

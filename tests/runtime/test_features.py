@@ -5,6 +5,7 @@ import pytest
 
 from runtime.errors import FeatureError
 from runtime.features.audio import AudioFeatures, audio_rows
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.pack import Rows, pack
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures, normalise
@@ -109,3 +110,12 @@ def test_absent_modality_is_an_all_zero_mask() -> None:
 def test_wrong_rows_are_refused(changed: dict[str, np.ndarray]) -> None:
     with pytest.raises(FeatureError):
         pack(rows(**changed))
+
+
+def test_an_embedding_is_that_of_a_voice_or_nothing() -> None:
+    assert not pack(rows())["audio_embedding"].any()
+    known = np.ones(EMBEDDING_DIM, np.float32)
+    np.testing.assert_array_equal(pack(rows(audio_embedding=known))["audio_embedding"], [known])
+    for wrong in (known[:-1], known * np.nan):
+        with pytest.raises(FeatureError, match=r"audio embedding .* expected \(576,\)"):
+            pack(rows(audio_embedding=wrong))

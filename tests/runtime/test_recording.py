@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -154,6 +155,33 @@ def test_what_is_no_recording_is_refused_in_one_line(
     assert path.read_bytes() == before
     with pytest.raises(UsageError, match="leave both out"):
         EmotionStream(replay=path, baseline=True)
+
+
+def test_what_the_recogniser_made_of_the_voice_is_kept(
+    recorded: tuple[Path, list[EmotionEvent]], tmp_path: Path
+) -> None:
+    """And recordings of before, which have none, are judged again."""
+    path, events = recorded
+    lines = path.read_bytes().splitlines()
+    with Recording(path) as recording:
+        found = [evidence for evidence, _ in recording.entries()]
+    assert all(e.audio_embedding.any() for e in found if e.type == "final")
+
+    older = tmp_path / "older.jsonl"
+    with older.open("wb") as file:
+        for line in lines:
+            content = json.loads(line)
+            del content["crc32"]
+            if "recording" in content:
+                content["recording"] = 2
+            else:
+                del content["evidence"]["audio_embedding"]
+            body = json.dumps(content)[:-1].encode()
+            file.write(body + f', "crc32": {crc32(body)}}}\n'.encode())
+    with Recording(older) as recording:
+        assert not any(evidence.audio_embedding.any() for evidence, _ in recording.entries())
+    again = every_event(EmotionStream(replay=older))
+    assert len(again) == len(events)
 
 
 def test_another_feature_contract_is_refused(

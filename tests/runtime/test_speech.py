@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ModelError, SpeechError, UsageError
+from runtime.features.embedding import EMBEDDING_DIM, ENCODER_DIM, blended, no_embedding, pooled
 from runtime.features.text import TextFeatures
 from runtime.speech import open_recogniser
 from runtime.speech.background import Answer, Background
@@ -156,7 +157,7 @@ def test_moonshine_makes_no_words_of_nothing(
 ) -> None:
     text = TextFeatures(tokenizer_json)
     words = moonshine.transcribe(samples, 0.0)
-    assert sensible(words, text, len(samples) / 16_000).words == ()
+    assert sensible(Answer(words), text, len(samples) / 16_000).words == ()
 
 
 def test_moonshine_leaves_a_loop(moonshine: SpeechToText) -> None:
@@ -235,6 +236,7 @@ class Hanging:
     """A recogniser that is stuck until it is told otherwise."""
 
     name, streams = "hanging", False
+    embedding = no_embedding()
 
     def __init__(self, until: threading.Event) -> None:
         self._until = until
@@ -265,9 +267,9 @@ def test_recognisers_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -
     for start_s in map(float, range(30, 130)):
         transcriber.ask(Segment(start_s, start_s + 1.0), SILENCE, "final")
         time.sleep(0.05)
-        if transcriber.early(start_s):
+        if transcriber.early(start_s).words:
             break
-    assert transcriber.early(start_s), "it comes back when they do"
+    assert transcriber.early(start_s).words, "it comes back when they do"
     transcriber.close()
     assert not [t for t in threading.enumerate() if t.name == "dmd-live-speech"]
 
@@ -316,10 +318,10 @@ def test_the_newest_words_win_and_only_finals_wait() -> None:
     transcriber.ask(Segment(0.0, 1.2), SILENCE[:1_200], "final")
     transcriber.ask(Segment(2.0, 3.0), SILENCE[:2_000], "early")
     transcriber.ask(Segment(2.0, 3.1), SILENCE[:2_100], "early")
-    assert transcriber.early(2.0) == ()
+    assert transcriber.early(2.0).words == ()
     until.set()
     deadline = time.monotonic() + 5.0
-    while not transcriber.early(2.0) and time.monotonic() < deadline:
+    while not transcriber.early(2.0).words and time.monotonic() < deadline:
         time.sleep(0.01)
     assert asked == [(1_000, False), (1_200, True), (2_100, False)]
     assert transcriber.answer(Segment(0.0, 1.2)) is not None
@@ -416,12 +418,51 @@ def test_words_that_cannot_have_been_said_are_left_out(
     heard: str, confidence: float, kept: bool, tokenizer_json: Path
 ) -> None:
     words = spoken(heard, confidence)
-    answer = sensible(words, TextFeatures(tokenizer_json), len(words) / 2)
+    answer = sensible(Answer(words), TextFeatures(tokenizer_json), len(words) / 2)
     assert (answer.words == words) == kept
     assert answer.error == ("" if kept else NOT_UNDERSTOOD)
 
 
+def test_a_voice_has_one_embedding_however_long_its_pauses(
+    moonshine: Moonshine, beckett: Float
+) -> None:
+    moonshine.transcribe(beckett, 3.0)
+    whole = moonshine.embedding
+    assert whole.shape == (EMBEDDING_DIM,)
+    assert whole.any()
+    assert np.array_equal(moonshine.embed(beckett), whole)  # with its words or without
+    assert not moonshine.embed(beckett[:100]).any()
+    moonshine.transcribe(beckett[:100], 3.0)
+    assert not moonshine.embedding.any()  # not that of the utterance before
+
+    part, other = moonshine.embed(beckett[:48_000]), moonshine.embed(beckett[48_000:96_000])
+    padded = moonshine.embed(np.concatenate([beckett[:48_000], SILENCE]))
+    assert 3.0 * np.abs(padded - part).mean() < np.abs(other - part).mean()
+
+
+def test_pooled_states_are_those_of_sound() -> None:
+    states = np.zeros((10, ENCODER_DIM), np.float32)
+    states[:5] = 2.0
+    samples = np.zeros(384 * 10, np.float32)
+    samples[: 384 * 5] = 0.5
+    samples[384 * 5 :] = 1e-4
+    found = pooled(states, samples)
+    assert found[0] == 2.0
+    assert found[ENCODER_DIM] == 0.0
+    assert pooled(states, np.zeros_like(samples))[0] == 1.0  # nothing is louder than the rest
+    states[2, 7] = np.nan
+    assert not pooled(states, samples).any()
+    assert not pooled(states[:0], samples[:0]).any()
+
+
+def test_parts_of_an_utterance_count_by_their_length() -> None:
+    one, two = no_embedding() + 1.0, no_embedding() + 2.0
+    assert blended((one, 3.0), (two, 1.0))[0] == 1.25
+    assert np.array_equal(blended((one, 3.0), (no_embedding(), 1.0)), one)
+    assert not blended((no_embedding(), 1.0)).any()
+
+
 def test_nobody_speaks_that_fast(tokenizer_json: Path) -> None:
     words = spoken("one two three four five six seven eight", 0.9)
-    assert sensible(words, TextFeatures(tokenizer_json), 1.0).error == NOT_UNDERSTOOD
-    assert sensible(words, TextFeatures(tokenizer_json), 2.0).words == words
+    assert sensible(Answer(words), TextFeatures(tokenizer_json), 1.0).error == NOT_UNDERSTOOD
+    assert sensible(Answer(words), TextFeatures(tokenizer_json), 2.0).words == words

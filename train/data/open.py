@@ -68,7 +68,7 @@ def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Compo
     if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES, COMMANDS}:
         known = ", ".join((*corpora.CORPORA, PROTOTYPES, COMMANDS))
         raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; known corpora: {known}")
-    features = prepare(data, cache, names)
+    features = prepare(data, cache, names, embeddings=settings.data.unheard_share < 1.0)
     if PROTOTYPES in names:  # they are tested on only where there are no photographs
         made_up = [(r, row) for r, row in prototypes() if r.split == "train" or not features.faces]
         features = replace(features, faces=[*features.faces, *made_up])

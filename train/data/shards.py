@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from runtime.features.embedding import no_embedding
 from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
@@ -29,12 +30,14 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One utterance as it is stored: `audio` (Ta, 43) raw, `vision` (Tv, Dv) float32, its labels
-    (`emotion` -1, `sentiment` NaN: unknown), and where its text is from (manifest or stt)."""
+    """One utterance as it is stored: `audio` (Ta, 43) raw, `audio_embedding` (576,), `vision`
+    (Tv, Dv) float32, its labels (`emotion` -1, `sentiment` NaN: unknown), and where its text is
+    from (manifest or stt)."""
 
     id: str
     text: str
     audio: Float
+    audio_embedding: Float
     vision: Float
     sentiment: float
     emotion: int
@@ -51,6 +54,7 @@ def write_items(path: Path, items: Sequence[Item]) -> None:
         {
             "audio": np.concatenate([i.audio for i in items]),
             "audio_lengths": np.array([len(i.audio) for i in items], np.int64),
+            "audio_embedding": np.stack([i.audio_embedding for i in items]),
             "vision": np.concatenate([i.vision for i in items]),
             "vision_lengths": np.array([len(i.vision) for i in items], np.int64),
             "sentiment": np.array([i.sentiment for i in items], np.float32),
@@ -73,10 +77,12 @@ def read_items(path: Path) -> list[Item]:
             m: np.split(arrays[m], np.cumsum(arrays[f"{m}_lengths"])[:-1])
             for m in ("audio", "vision")
         }
+        embeddings = arrays.get("audio_embedding", [no_embedding()] * len(told))
         items = [
             Item(
                 **about,
                 audio=rows["audio"][k],
+                audio_embedding=embeddings[k],
                 vision=rows["vision"][k],
                 sentiment=float(arrays["sentiment"][k]),
                 emotion=int(arrays["emotion"][k]),
@@ -86,7 +92,8 @@ def read_items(path: Path) -> list[Item]:
     except (OSError, SafetensorError, KeyError, IndexError, ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); run train.prepare again") from error
     for item in items:
-        if not np.isfinite(item.audio).all() or not np.isfinite(item.vision).all():
+        parts = item.audio, item.audio_embedding, item.vision
+        if not all(np.isfinite(part).all() for part in parts):
             raise DataError(f"{path}: utterance {item.id} holds NaN or infinite features")
     return items
 
@@ -180,6 +187,7 @@ class Shards:
             words=item.text,
             # Each as a session's first utterance: nobody knows who spoke before.
             audio=SpeechStatistics().normalise(item.audio),
+            audio_embedding=item.audio_embedding,
             vision=item.vision,
             emotion=item.emotion,
             sentiment=item.sentiment,

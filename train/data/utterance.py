@@ -1,11 +1,13 @@
 """One training sample, batches of them, and what every data set offers to the trainer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.features.embedding import no_embedding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,7 @@ class Utterance:
     `shown`: the emotion that text, audio and vision show, each by itself, where that differs from
     the whole; `own_sentiment`: their sentiments, where each is rated by itself. `log_prior`:
     logarithm of how common each emotion is where the sample was drawn, up to a constant; none where
-    all are equally common.
+    all are equally common. `audio_embedding` (576,): of the voice, zeros where it is not known.
     """
 
     text: NDArray[Any]
@@ -40,6 +42,7 @@ class Utterance:
     shown: tuple[int, int, int] | None = None
     own_sentiment: tuple[float, float, float] | None = None
     log_prior: tuple[float, ...] | None = None
+    audio_embedding: Float = field(default_factory=no_embedding)
 
 
 class Corpus(Protocol):
@@ -76,6 +79,7 @@ def collate(utterances: Sequence[Utterance]) -> "dict[str, Tensor]":
             padded = padded.new_zeros((len(rows), 1, *padded.shape[2:]))
         batch["input_ids" if padded.ndim == 2 else m] = padded
         batch[f"{m}_mask"] = torch.arange(padded.shape[1]) < lengths[:, None]
+    batch["audio_embedding"] = torch.from_numpy(np.stack([u.audio_embedding for u in utterances]))
     batch["emotion"] = torch.tensor([u.emotion for u in utterances])
     batch["shown"] = torch.tensor([u.shown or (u.emotion,) * 3 for u in utterances])
     batch["sentiment"] = torch.tensor([u.sentiment for u in utterances], dtype=torch.float32)

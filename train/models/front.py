@@ -9,7 +9,7 @@ from runtime.features.spec import SPEC
 
 from .layers import Dropout
 
-__all__ = ["ConvFront", "MaskedConv", "Normalise", "NormaliseVision", "Statistics"]
+__all__ = ["ConvFront", "Embedding", "MaskedConv", "Normalise", "NormaliseVision", "Statistics"]
 
 _FEW_VOICED = 4  # rows: with fewer, an utterance counts as unvoiced
 
@@ -137,6 +137,27 @@ class Statistics(nn.Module):
     def forward(self, rows: Tensor, mask: Tensor, voiced: Tensor) -> Tensor:
         """(B, T, dim), (B, T) bool twice -> (B, dim_out)."""
         return cast(Tensor, self.net(self.normalise(self.prepare(rows, mask, voiced), mask)))
+
+
+class Embedding(nn.Module):
+    """What a speech recogniser's encoder made of an utterance (`runtime/features/embedding.py`),
+    brought to the common width; nothing where that is not known."""
+
+    def __init__(self, dim: int, width: int, dim_out: int, dropout: float) -> None:
+        super().__init__()
+        self.normalise = Normalise(dim)
+        self.net = nn.Sequential(
+            Dropout(2.0 * dropout),
+            nn.Linear(dim, width),
+            nn.ReLU(),
+            Dropout(2.0 * dropout),
+            nn.Linear(width, dim_out),
+        )
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, dim), zeros where it is not known -> (B, dim_out)."""
+        known = (embedding != 0).any(dim=-1, keepdim=True)
+        return cast(Tensor, self.net(self.normalise(embedding, known))) * known
 
 
 def _moments(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

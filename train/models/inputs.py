@@ -34,6 +34,7 @@ class Inputs(nn.Module):
         self.dropout_text = Dropout(config.dropout_text)
         self.project = parts.projections(config, None if language is None else language.dim)
         self.statistics = parts.statistics(config)
+        self.embedding = parts.embedding(config)
         if config.masked:
             self.missing = nn.ParameterDict(
                 {m: nn.Parameter(0.02 * torch.randn(config.dim)) for m in MODALITIES}
@@ -77,6 +78,9 @@ class Inputs(nn.Module):
         if self.statistics is not None:
             of_all = self.statistics.prepare(*self._voice(batch))
             _fit(self.statistics.normalise, of_all[batch["audio_mask"].any(dim=1)])
+        if self.embedding is not None:
+            known = (batch["audio_embedding"] != 0).any(dim=1)
+            _fit(self.embedding.normalise, batch["audio_embedding"][known])
 
     def shallow(
         self, batch: dict[str, Tensor]
@@ -91,6 +95,8 @@ class Inputs(nn.Module):
             x, mask = self.project[m](self.rows(m, batch), mask)
             if m == "audio" and self.statistics is not None:
                 x = x + self.statistics(*self._voice(batch))[:, None]
+            if m == "audio" and self.embedding is not None:
+                x = x + self.embedding(batch["audio_embedding"])[:, None]
             if self.config.masked:
                 x = torch.where(here, x, self.missing[m])
             shallow[m], masks[m] = x, _first_on(mask) if self.config.masked else mask | True

@@ -2,15 +2,17 @@
 
 from torch import nn
 
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.spec import MODALITIES, SPEC
 
 from ..config import ModelConfig
-from .front import ConvFront, MaskedConv, Normalise, NormaliseVision, Statistics
+from .front import ConvFront, Embedding, MaskedConv, Normalise, NormaliseVision, Statistics
 from .fusion import SigmoidGate, SoftmaxGate
 from .layers import AttentionPool, LastStep
 from .transformer import Transformer, TransformerConfig
 
 __all__ = [
+    "embedding",
     "flattened",
     "fusion",
     "normalisation",
@@ -63,6 +65,14 @@ def statistics(config: ModelConfig) -> Statistics | None:
     if not config.statistics_audio:
         return None
     return Statistics(config.audio_dim, config.statistics_audio, config.dim, config.dropout_head)
+
+
+def embedding(config: ModelConfig) -> Embedding | None:
+    """What reads a recogniser's embedding of a voice, if that is wanted."""
+    if not config.embedding_audio:
+        return None
+    width = config.embedding_audio
+    return Embedding(EMBEDDING_DIM, width, config.dim, config.dropout_head)
 
 
 def transformer(config: ModelConfig, dim: int, source: str) -> Transformer:

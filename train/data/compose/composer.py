@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import MODALITIES, SPEC
 from runtime.features.text import TextFeatures
 from train.config import DataConfig
@@ -20,7 +21,7 @@ from .faces import Faces
 from .schedule import Schedule
 from .sentences import Sentence, portioned, sort_texts
 from .spoken import Spoken
-from .strange import strange_rows
+from .strange import strange_embedding, strange_rows
 from .voices import Voices
 
 __all__ = ["Composer"]
@@ -63,7 +64,7 @@ class Composer:
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
-        self._voices = Voices(features.voices)
+        self._voices = Voices(features.voices, config.unheard_share)
         self._faces = Faces(features.faces)
         told = [s for e in range(len(EMOTIONS)) for s in self._told["train", e]]
         self._sentences = portioned([*told, *self._rated["train"]], config, seed)
@@ -177,7 +178,7 @@ class Composer:
         labelled: bool | None = None,
     ) -> Utterance:
         parts = self._config.labelled_parts
-        audio = self._voices.draw(
+        audio, embedding = self._voices.draw(
             rng, split, shown["audio"], augment=augment, labelled=labelled, labelled_parts=parts
         )
         n_rows = max(round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40, 4)
@@ -194,6 +195,7 @@ class Composer:
             text=sentence.ids,
             words=sentence.words,
             audio=audio,
+            audio_embedding=embedding,
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
@@ -219,6 +221,8 @@ class Composer:
                 return whole
         elif len(rows := getattr(whole, odd)):
             changed = {odd: strange_rows(rng, rows, SPEC.n_mels if odd == "audio" else -1)}
+            if odd == "audio" and whole.audio_embedding.any():
+                changed["audio_embedding"] = strange_embedding(rng, whole.audio_embedding)
         return replace(
             whole,
             **changed,
@@ -233,13 +237,15 @@ class Composer:
         emotion = int(rng.choice(len(EMOTIONS), p=self._weights[modality]))
         n_rows = int(rng.integers(15, 90))
         audio, vision = _nothing()
+        embedding = no_embedding()
         if modality == "audio":
-            audio = self._voices.draw(rng, "train", emotion, augment=True)
+            audio, embedding = self._voices.draw(rng, "train", emotion, augment=True)
         else:
             vision = self._faces.draw(rng, "train", emotion, n_rows, augment=True)
         return Utterance(
             text=np.zeros(0, np.int64),
             audio=audio,
+            audio_embedding=embedding,
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),

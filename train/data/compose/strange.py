@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["strange_rows"]
+__all__ = ["strange_embedding", "strange_rows"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
@@ -25,3 +25,10 @@ def strange_rows(rng: Rng, rows: Float, kept: int) -> Float:
     else:
         out[:, kept] *= rows[:, kept] != 0
     return out.astype(np.float32)
+
+
+def strange_embedding(rng: Rng, embedding: Float) -> Float:
+    """The embedding (576,) of a voice that no training corpus resembles: scaled and shifted."""
+    scale = np.exp(rng.normal(0.0, 0.4, len(embedding)))
+    shift = rng.normal(0.0, 1.0, len(embedding)) * rng.uniform(0.2, 1.0) * embedding.std()
+    return np.asarray(embedding * scale + shift, np.float32)

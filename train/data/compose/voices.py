@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.features.embedding import no_embedding
 from runtime.features.normal import SpeechStatistics, voiced_sums
 from runtime.features.spec import SPEC
 
@@ -26,22 +27,28 @@ _SHARE = {"digits": 0.6, "plain": 0.3}
 
 @dataclass(frozen=True, eq=False)
 class _Clip:
-    """`versions`: raw rows (T, 43), clean first, then as through other channels; `sums`: of each,
-    what `voiced_sums` gives."""
+    """`versions`: raw rows (T, 43) and embedding (576,), clean first, then as through other
+    channels; `sums`: of each, what `voiced_sums` gives."""
 
-    versions: list[Float]
+    versions: list[tuple[Float, Float]]
     sums: list[NDArray[np.float64]]
 
 
 class Voices:
     """Recorded voices by split and emotion. `voices`: (recording, versions) pairs, of which version
-    k of all clips of a person has the same channel."""
+    k of all clips of a person has the same channel. `unheard_share`: of training voices, how many
+    come without their embedding."""
 
-    def __init__(self, voices: Sequence[tuple[Recording, list[Float]]]) -> None:
+    def __init__(
+        self,
+        voices: Sequence[tuple[Recording, list[tuple[Float, Float]]]],
+        unheard_share: float = 1.0,
+    ) -> None:
+        self._unheard_share = unheard_share
         self._clips: dict[tuple[str, int], dict[str, list[tuple[str, _Clip]]]] = defaultdict(dict)
         self._of: dict[str, list[_Clip]] = defaultdict(list)
         for recording, versions in voices:
-            clip = _Clip(versions, [voiced_sums(rows) for rows in versions])
+            clip = _Clip(versions, [voiced_sums(rows) for rows, _ in versions])
             person = f"{recording.corpus}/{recording.person}"
             by_corpus = self._clips[recording.split, recording.emotion]
             by_corpus.setdefault(recording.corpus, []).append((person, clip))
@@ -60,9 +67,9 @@ class Voices:
         augment: bool,
         labelled: bool | None = None,
         labelled_parts: float = 1.0,
-    ) -> Float:
-        """(T, 43) normalised rows of somebody who sounds like `emotion`, or (0, 43) where nobody
-        does.
+    ) -> tuple[Float, Float]:
+        """(T, 43) normalised rows of somebody who sounds like `emotion` and the embedding (576,) of
+        that voice; (0, 43) and zeros where nobody does.
 
         With `augment`, corpora come equally often (but for `_SHARE`), the channel is any, and
         statistics come from 0 to 20 other utterances of the same person through it; otherwise the
@@ -71,7 +78,7 @@ class Voices:
         """
         by_corpus = self._clips.get((split, emotion))
         if not by_corpus:
-            return np.zeros((0, SPEC.audio_dim), np.float32)
+            return np.zeros((0, SPEC.audio_dim), np.float32), no_embedding()
         if augment:  # the smaller corpus is not drowned
             shares = np.array([_SHARE.get(corpus, 1.0) for corpus in by_corpus])
             chosen = rng.choice(len(shares), p=shares / shares.sum())
@@ -82,13 +89,16 @@ class Voices:
         person, clip = some[int(rng.integers(len(some)))]
         statistics = SpeechStatistics()
         if not augment:
-            return statistics.normalise(clip.versions[0])
+            rows, embedding = clip.versions[0]
+            return statistics.normalise(rows), embedding
         version = int(rng.integers(len(clip.versions)))
         before = self._before(rng, person, clip, version)
         if before is not None:
             statistics.add(before)
-        rows = clip.versions[version]
-        return statistics.normalise(vary_rows(rng, rows) if rng.random() < 0.5 else rows)
+        rows, embedding = clip.versions[version]
+        rows = statistics.normalise(vary_rows(rng, rows) if rng.random() < 0.5 else rows)
+        hidden = self._unheard_share == 1.0 or rng.random() < self._unheard_share
+        return rows, no_embedding() if hidden else embedding
 
     def _before(
         self, rng: Rng, person: str, clip: _Clip, version: int
