@@ -27,7 +27,8 @@ from runtime.judging.calibration import subset_name
 from runtime.store import models
 from runtime.store.bundle import Bundle
 from train.data import corpora
-from train.prepare import decode_audio, prepare, spoken
+from train.data.sounds import decode_audio, spoken
+from train.prepare import prepare
 
 NEUTRAL = ("the meeting is at three in the afternoon", "i put the book on the table",
            "the train leaves from platform two", "she works in an office near the station",

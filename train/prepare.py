@@ -27,21 +27,17 @@ from runtime.features.vision import APPEARANCE
 from runtime.speech.moonshine import Moonshine
 from runtime.store import models
 from runtime.system.files import write_file
-from runtime.utterances.segmenter import SegmenterConfig
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
 from .data.crops import cached, centre, find_faces
-from .data.sounds import Channel, spoken_again
+from .data.sounds import Channel, joined, spoken, spoken_again
 from .recordings import prepare_recordings
 
-__all__ = ["Features", "decode_audio", "joined", "prepare", "spoken"]
+__all__ = ["Features", "prepare"]
 
 Float = NDArray[np.float32]
 Made = TypeVar("Made")
 
-# Frames this far below the loudest one are silence. On the training speakers the cut serves as
-# well as the device's own voice activity detector, at a hundredth of its time.
-_SILENCE_DB = 30.0
 # Part of the cache's key: raise it when this file makes other rows from the same recordings.
 _VERSION = 4
 _N_CHANNELS = 5  # versions of every training clip; version k of a person's clips shares a channel
@@ -49,7 +45,6 @@ _AUDIO_FIELDS = ("sample_rate_hz", "hop", "window", "n_mels", "mel_low_hz", "mel
                  "log_floor", "f0_low_hz", "f0_high_hz", "voicing_threshold")  # fmt: skip
 _ENCODER = "moonshine-tiny-en"
 _BATCH = 64  # faces that the appearance network sees at once
-_PAUSE_S = 0.4  # the longest between two digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,35 +168,6 @@ def prepare(
     )
 
 
-def decode_audio(path: Path) -> Float:
-    """(n,) float32 samples in [-1, 1] at 16 kHz mono of any audio file."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
-            frames = [
-                resampled.to_ndarray()[0]
-                for frame in (*container.decode(audio=0), None)
-                for resampled in resampler.resample(frame)
-            ]
-    except (OSError, IndexError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
-    return np.concatenate([np.zeros(0, np.float32), *frames])
-
-
-def spoken(samples: Float) -> Float:
-    """(n,) samples in [-1, 1] without the silence before and after speech, but for the device's
-    padding. Acted clips have a second of it, which an utterance cut by the device never has."""
-    frames = samples[: len(samples) // SPEC.hop * SPEC.hop].reshape(-1, SPEC.hop)
-    power = frames.var(axis=1)
-    if not power.any():
-        return samples
-    loud = np.flatnonzero(power > power.max() * 10.0 ** (-_SILENCE_DB / 10.0))
-    pad = round(SegmenterConfig().pad_s * SPEC.sample_rate_hz)
-    return samples[max(0, loud[0] * SPEC.hop - pad) : (loud[-1] + 1) * SPEC.hop + pad]
-
-
 def _extract(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
     audio = _of_each(_rows, clips, "audio rows")
     every = [rows for versions in audio for rows in versions]
@@ -257,19 +223,6 @@ def _versions(clip: Recording) -> list[Float]:
         ]
     most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
     return [version[:most] for version in versions]
-
-
-def joined(rng: np.random.Generator, clip: Recording) -> Float:
-    """(n,) samples of a clip, or of its parts with short pauses, or none, between them."""
-    pieces: list[Float] = []
-    for part in clip.parts or (clip.path,):
-        pause_s = max(0.0, rng.uniform(-0.15, _PAUSE_S)) if pieces else 0.0
-        # Not silence: what the microphone hears of a room when nobody speaks.
-        samples = decode_audio(part)
-        level = 1e-6 + (float(np.abs(samples[:160]).mean()) if len(samples) else 0.0)
-        quiet = rng.normal(0.0, level, round(pause_s * SPEC.sample_rate_hz))
-        pieces += [quiet.astype(np.float32), samples]
-    return np.concatenate(pieces)
 
 
 def _vision_rows(pictures: Sequence[Recording], cache_folder: Path) -> Float:

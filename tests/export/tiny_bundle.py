@@ -7,14 +7,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export import bundle
-from runtime.features.pack import INPUTS, OUTPUTS
+from runtime.features.pack import INPUTS, OPTIONAL, OUTPUTS
 from runtime.features.spec import SPEC
 
 TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL, "float32": TensorProto.FLOAT}
 
 
 def tiny_graph() -> onnx.ModelProto:
-    """A graph with the contract's inputs and outputs: masked sums, two matrices, a softmax."""
+    """A graph with the contract's inputs, but for those that may be missing, and outputs: masked sums, two matrices, a softmax."""
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
@@ -49,7 +49,11 @@ def tiny_graph() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [value(name, TYPES[kind], list(axes)) for name, (kind, axes) in INPUTS.items()],
+        [
+            value(name, TYPES[kind], list(axes))
+            for name, (kind, axes) in INPUTS.items()
+            if name not in OPTIONAL
+        ],
         [value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

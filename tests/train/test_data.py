@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from runtime.errors import UsageError
+from runtime.features.embedding import EMBEDDING_DIM, no_embedding
 from runtime.features.spec import MODALITIES, SPEC
 from train.config import Config, DataConfig
 from train.data import corpora
@@ -21,9 +22,10 @@ from train.data.compose.faces import Faces, moving_face
 from train.data.corpora import EMOTIONS, NEUTRAL, DataError
 from train.data.open import compose
 from train.data.prototypes import prototypes
+from train.data.sounds import decode_audio
 from train.data.utterance import Utterance, collate
 from train.loop import hide
-from train.prepare import Features, decode_audio, prepare
+from train.prepare import Features, prepare
 
 
 def write_flac(path: Path, samples: np.ndarray) -> None:
@@ -153,10 +155,11 @@ def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
     first = prepare(data, tmp_path / "cache")
     assert first.n_faceless == 3  # grey squares
     clips = {r.path.stem: versions for r, versions in first.voices}
-    assert [rows.shape for rows in clips["16a01Wa"]] == [(24, SPEC.audio_dim)]
+    assert [rows.shape for rows, _ in clips["16a01Wa"]] == [(24, SPEC.audio_dim)]
     assert len(clips["03a01Fa"]) > 3  # a training clip, through other channels too
     for versions in clips.values():
-        assert all(np.isfinite(rows).all() for rows in versions)
+        assert all(np.isfinite(rows).all() for rows, _ in versions)
+        assert not any(embedding.any() for _, embedding in versions)  # nobody asked for them
     caches = list((tmp_path / "cache").iterdir())
     written = [cache.stat().st_mtime_ns for cache in caches]
     again = prepare(data, tmp_path / "cache")
@@ -165,7 +168,7 @@ def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
         cache.write_bytes(cache.read_bytes()[:100])  # cut short: made anew, not trusted
     repaired = prepare(data, tmp_path / "cache")
     for (_, a), (_, b), (_, c) in zip(first.voices, again.voices, repaired.voices, strict=True):
-        for one, other, third in zip(a, b, c, strict=True):
+        for (one, _), (other, _), (third, _) in zip(a, b, c, strict=True):
             np.testing.assert_array_equal(one, other)
             np.testing.assert_array_equal(one, third)
 
@@ -267,7 +270,7 @@ def made_up() -> tuple[list[corpora.Text], Features]:
                 path=Path(name), emotion=emotion, person=split, split=split, corpus="made"
             )
             rows = rng.normal(-5, 1, (40, SPEC.audio_dim)).astype(np.float32)
-            voices.append((recording, [rows]))
+            voices.append((recording, [(rows, rng.random(EMBEDDING_DIM, np.float32))]))
             faces.append((recording, rng.random(SPEC.vision_dim, np.float32)))
         texts.append(
             corpora.Text(
@@ -350,7 +353,8 @@ def test_single_modalities_come_in_batches(tokenizer_json: Path) -> None:
 def test_a_modality_may_be_neutral_or_contradict(tokenizer_json: Path) -> None:
     texts, features = made_up()
     voices = [
-        (r, [np.full((40, SPEC.audio_dim), r.emotion, np.float32)]) for r, _ in features.voices
+        (r, [(np.full((40, SPEC.audio_dim), r.emotion, np.float32), no_embedding())])
+        for r, _ in features.voices
     ]
     loud = Composer(
         texts,
@@ -377,7 +381,7 @@ def test_some_utterances_are_unlabelled_and_never_share_a_part_with_the_others(
 ) -> None:
     texts, features = made_up()
     rng = np.random.default_rng(1)
-    voices = [(r, [rng.normal(-5, 1, (30, SPEC.audio_dim)).astype(np.float32)])
+    voices = [(r, [(rng.normal(-5, 1, (30, SPEC.audio_dim)).astype(np.float32), no_embedding())])
               for r, _ in features.voices for _ in range(5)]  # fmt: skip
     config = DataConfig(rated_share=0.0, unlabelled_share=0.6, labelled_parts=0.4)
     composer = Composer(texts, Features(voices, features.faces, 0), tokenizer_json, config, seed=5)
@@ -479,6 +483,21 @@ def test_what_is_left_of_an_utterance_has_its_own_label() -> None:
         if len(wanted) == 2:
             assert label == happy  # the whole, where what is left contradicts itself
         assert bool(batch["sentiment"][k].isnan()) == (label != happy)
+
+
+def test_a_voice_comes_with_its_embedding_or_without(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    shares = {}
+    for unheard in (1.0, 0.3, 0.0):
+        config = DataConfig(audio_share=1.0, rated_share=0.0, unheard_share=unheard)
+        composer = Composer(texts, features, tokenizer_json, config, 5, 4)
+        heard = [composer.training(0, k).audio_embedding.any() for k in range(200)]
+        shares[unheard] = np.mean(heard)
+    assert shares[1.0] == 0.0
+    assert 0.6 < shares[0.3] < 0.8
+    assert shares[0.0] == 1.0
+    held_out = Composer(texts, features, tokenizer_json, DataConfig(n_valid=7), 5).held_out("valid")
+    assert all(u.audio_embedding.any() for u in held_out)
 
 
 def test_emotions_that_nobody_voices_lack_audio(tokenizer_json: Path) -> None:

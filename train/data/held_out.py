@@ -23,11 +23,11 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError
 from runtime.outputs.media import wav_bytes
 from runtime.system.files import write_file
-from train.prepare import joined
 
 from . import corpora
 from .corpora import EMOTIONS, Recording
 from .plain import speak
+from .sounds import joined
 
 __all__ = ["Options", "main"]
 

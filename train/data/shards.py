@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ class Item:
     id: str
     text: str
     audio: Float
-    audio_embedding: Float
     vision: Float
     sentiment: float
     emotion: int
     speaker: str
     text_from: str
+    audio_embedding: Float = field(default_factory=no_embedding)
 
 
 def write_items(path: Path, items: Sequence[Item]) -> None:

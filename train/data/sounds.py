@@ -1,4 +1,5 @@
-"""Recordings as other microphones, rooms, phones and ways of speaking would have made them.
+"""The samples of recordings, and what other microphones, rooms, phones and ways of speaking would
+have made of them.
 
 What belongs to the place (`Channel`: band, codec, room, noise, gain) is the same for all that a
 person says there; what belongs to the moment (`spoken_again`: tempo, pitch, pauses) is not. Samples
@@ -8,14 +9,18 @@ are (n,) float32 in [-1, 1] at 16 kHz.
 import io
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.features.spec import SPEC
+from runtime.utterances.segmenter import SegmenterConfig
 
-__all__ = ["Channel", "spoken_again"]
+from .labels import DataError, Recording
+
+__all__ = ["Channel", "decode_audio", "joined", "spoken", "spoken_again"]
 
 Float = NDArray[np.float32]
 Rng = np.random.Generator
@@ -24,7 +29,53 @@ _RATE_HZ = SPEC.sample_rate_hz
 # Container, codec, its rate in Hz and bits a second of a line that speech may have come over.
 _CODECS = (("wav", "pcm_mulaw", 8_000, 0), ("wav", "pcm_alaw", 8_000, 0),
            ("ogg", "libopus", 16_000, 12_000), ("ogg", "libopus", 16_000, 24_000))  # fmt: skip
+# Frames this far below the loudest one are silence. On the training speakers the cut serves as
+# well as the device's own voice activity detector, at a hundredth of its time.
+_SILENCE_DB = 30.0
+_PAUSE_S = 0.4  # the longest between two parts of a clip
 _FRAME = 320  # 20 ms: pauses are looked for and made in such steps
+
+
+def decode_audio(path: Path) -> Float:
+    """(n,) float32 samples in [-1, 1] at 16 kHz mono of any audio file."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            resampler = av.AudioResampler("flt", "mono", SPEC.sample_rate_hz)
+            frames = [
+                resampled.to_ndarray()[0]
+                for frame in (*container.decode(audio=0), None)
+                for resampled in resampler.resample(frame)
+            ]
+    except (OSError, IndexError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+    return np.concatenate([np.zeros(0, np.float32), *frames])
+
+
+def joined(rng: np.random.Generator, clip: Recording) -> Float:
+    """(n,) samples of a clip, or of its parts with short pauses, or none, between them."""
+    pieces: list[Float] = []
+    for part in clip.parts or (clip.path,):
+        pause_s = max(0.0, rng.uniform(-0.15, _PAUSE_S)) if pieces else 0.0
+        # Not silence: what the microphone hears of a room when nobody speaks.
+        samples = decode_audio(part)
+        level = 1e-6 + (float(np.abs(samples[:160]).mean()) if len(samples) else 0.0)
+        quiet = rng.normal(0.0, level, round(pause_s * SPEC.sample_rate_hz))
+        pieces += [quiet.astype(np.float32), samples]
+    return np.concatenate(pieces)
+
+
+def spoken(samples: Float) -> Float:
+    """(n,) samples in [-1, 1] without the silence before and after speech, but for the device's
+    padding. Acted clips have a second of it, which an utterance cut by the device never has."""
+    frames = samples[: len(samples) // SPEC.hop * SPEC.hop].reshape(-1, SPEC.hop)
+    power = frames.var(axis=1)
+    if not power.any():
+        return samples
+    loud = np.flatnonzero(power > power.max() * 10.0 ** (-_SILENCE_DB / 10.0))
+    pad = round(SegmenterConfig().pad_s * SPEC.sample_rate_hz)
+    return samples[max(0, loud[0] * SPEC.hop - pad) : (loud[-1] + 1) * SPEC.hop + pad]
 
 
 @dataclass(frozen=True)
