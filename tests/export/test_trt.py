@@ -20,7 +20,7 @@ from export import network, trt
 from export.half import to_fp16
 from runtime.engines import gpu, stored
 from runtime.engines.profiles import PROFILES
-from runtime.features.pack import INPUTS, OPTIONAL
+from runtime.features.pack import INPUTS
 from runtime.features.spec import SPEC
 from runtime.store.bundle import Bundle
 from tests.export.tiny_bundle import add_int8, tiny_graph, write_bundle
@@ -128,7 +128,7 @@ def test_half_precision_engine_whose_graph_agrees(tiny: Path) -> None:
     rng = np.random.default_rng(1)
     sizes = {"B": 2, "Tt": 5, "Ta": 9, "Tv": 7}
     shapes = {n: [sizes.get(str(a), a) for a in axes] for n, (_, axes) in INPUTS.items()}
-    rows = {n: rng.standard_normal(shapes[n]).astype(INPUTS[n][0]) for n in {*shapes} - OPTIONAL}
+    rows = {n: rng.standard_normal(shapes[n]).astype(INPUTS[n][0]) for n in shapes}
     expected, found = (ort.InferenceSession(m).run(None, rows) for m in (model, half))
     for one, other in zip(expected, found, strict=True):
         assert one.dtype == other.dtype == np.float32

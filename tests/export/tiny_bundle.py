@@ -7,14 +7,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export import bundle
-from runtime.features.pack import INPUTS, OPTIONAL, OUTPUTS
+from runtime.features.embedding import EMBEDDING_DIM
+from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.features.spec import SPEC
 
 TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL, "float32": TensorProto.FLOAT}
 
 
 def tiny_graph() -> onnx.ModelProto:
-    """A graph with the contract's inputs, but for those that may be missing, and outputs: masked sums, two matrices, a softmax."""
+    """A graph with the contract's inputs and outputs: masked sums, two matrices, a softmax."""
     node, value = helper.make_node, helper.make_tensor_value_info
     nodes = [
         node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
@@ -28,7 +29,9 @@ def tiny_graph() -> onnx.ModelProto:
             node("ReduceSum", [f"{name}_masked", "first"], [f"{name}_sum"], keepdims=0),
         ]
     nodes += [
-        node("Concat", ["text_sum", "audio_sum", "vision_sum"], ["sums"], axis=1),
+        node(
+            "Concat", ["text_sum", "audio_sum", "vision_sum", "audio_embedding"], ["sums"], axis=1
+        ),
         node("MatMul", ["sums", "to_modalities"], ["scores"]),
         node("Tanh", ["scores"], ["modality_sentiment"]),
         node("Softmax", ["scores"], ["modality_weight"], axis=-1),
@@ -38,7 +41,7 @@ def tiny_graph() -> onnx.ModelProto:
         node("Tanh", ["sentiment"], ["arousal"]),
     ]
     rng = np.random.default_rng(0)
-    width = 1 + SPEC.audio_dim + SPEC.vision_dim
+    width = 1 + SPEC.audio_dim + SPEC.vision_dim + EMBEDDING_DIM
     constants = {
         "last": np.array([-1]),
         "first": np.array([1]),
@@ -49,11 +52,7 @@ def tiny_graph() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [
-            value(name, TYPES[kind], list(axes))
-            for name, (kind, axes) in INPUTS.items()
-            if name not in OPTIONAL
-        ],
+        [value(name, TYPES[kind], list(axes)) for name, (kind, axes) in INPUTS.items()],
         [value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
