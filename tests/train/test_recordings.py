@@ -1,7 +1,6 @@
 """Own recordings: the table, the features, the shards, and what happens when it is killed."""
 
 import csv
-import importlib.util
 import json
 import shutil
 import signal
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +133,26 @@ def test_killed_at_any_moment_ends_the_same(
     assert "complete already" in prepare(root, clips, out).stdout
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes, both on this machine."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    try:
+        cluster.add_node(num_cpus=1)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
 def test_a_ray_cluster_does_the_same(
-    root: Path, clips: Path, prepared: Path, tmp_path: Path
+    root: Path, clips: Path, prepared: Path, tmp_path: Path, two_nodes: str
 ) -> None:
-    done = prepare(root, clips, tmp_path / "out", "--ray", "local")
+    done = prepare(root, clips, tmp_path / "out", "--ray", two_nodes)
     assert done.returncode == 0, done.stderr
     for file in sorted(prepared.iterdir()):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes(), file.name
