@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,9 +227,11 @@ def _sabotage(path: Path) -> None:
 def test_two_processes_descend_as_one(
     root: Path, data: Path, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
+    """Also when one is killed after the first epoch, and the same command goes on."""
     # Dropout draws other numbers in each process; all else must be the same.
     still = ("model.dropout=0.0", "model.dropout_embed=0.0", "model.dropout_head=0.0",
-             "model.dropout_attention_text=0.0", "optim.epochs=2")  # fmt: skip
+             "model.dropout_attention_text=0.0", "data.utterances_per_epoch=160",
+             "optim.epochs=2")  # fmt: skip
     changed = (*settings, *still)
     cache = data / "cache"
     alone = run.Options(data=str(data), out=str(tmp_path / "one"), cache=str(cache))
@@ -236,9 +239,21 @@ def test_two_processes_descend_as_one(
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launch, "-m", "train.run", "--data", data, "--cache", cache, "--out",
                tmp_path / "two", "--set", ";".join(changed)]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    process = _started(root, command)
+    until = time.monotonic() + 120.0
+    while not (tmp_path / "two" / "state" / "last.pt").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    process.communicate()
+    assert process.returncode != 0
+    assert not (tmp_path / "two" / "checkpoint.json").exists()
+    process = _started(root, command)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "going on after epoch 1" in said
     curves = []
     for name in ("one", "two"):
         info = json.loads((tmp_path / name / "checkpoint.json").read_text())
@@ -247,6 +262,17 @@ def test_two_processes_descend_as_one(
         assert one.keys() == two.keys()
         for term in one:
             assert two[term] == pytest.approx(one[term], abs=1e-4), term
+
+
+def _started(root: Path, command: Sequence[object]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_parity_refuses_the_bundle_of_another_checkpoint(
