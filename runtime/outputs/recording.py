@@ -179,8 +179,9 @@ class Recording:
                 content = _checked(line)
                 evidence = _evidence(content["evidence"], evidence)
                 event = dict(content["event"])
-                dict(event["latency_ms"])
-            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                for ms in event["latency_ms"].values():
+                    math.isfinite(ms)  # a number, or else a TypeError
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise SourceError(
                     f"{self._path}: line {number} is damaged; what came before it was judged; "
                     "copy the file again"

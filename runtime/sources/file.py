@@ -158,7 +158,8 @@ class FileSource:
         container = self._open()
         stream = _sound(container)
         channels = Channels(self._channel, SPEC.sample_rate_hz)
-        resampler = av.AudioResampler("fltp", stream.layout.name, SPEC.sample_rate_hz)
+        # Interleaved: PyAV reads past the planes of a frame of more than eight channels.
+        resampler = av.AudioResampler("flt", stream.layout.name, SPEC.sample_rate_hz)
         origin_s: float | None = None
         n_out, pending = 0, np.zeros(0, np.float32)
         fed_s = 0.0
@@ -176,7 +177,10 @@ class FileSource:
                     fed_s = at_s
                 fed_s += length_s
                 frame.pts = None  # the resampler would stretch sound over jumps by itself
-            new = [channels.mono(f.to_ndarray().T) for f in resampler.resample(frame)]
+            new = [
+                channels.mono(f.to_ndarray().reshape(-1, f.layout.nb_channels))
+                for f in resampler.resample(frame)
+            ]
             pending = np.concatenate([pending, *new]) if new else pending
             while len(pending) >= _CHUNK or (frame is None and len(pending)):
                 samples, pending = pending[:_CHUNK].astype(np.float32), pending[_CHUNK:]
@@ -207,12 +211,13 @@ class FileSource:
 
 
 def _sound(container: Any) -> Any:
-    return next(iter(container.streams.audio), None)
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
 def _picture(container: Any) -> Any:
     videos = container.streams.video
-    return next((s for s in videos if not int(s.disposition) & _ATTACHED_PICTURE), None)
+    known = (s for s in videos if s.codec_context is not None)  # those that can be decoded
+    return next((s for s in known if not int(s.disposition) & _ATTACHED_PICTURE), None)
 
 
 def _then_none(items: Iterator[Any]) -> Iterator[Any]:

@@ -138,6 +138,23 @@ def test_every_damaged_byte_is_noticed(
     assert exact(got) == exact(events[:2])
 
 
+@pytest.mark.parametrize("latencies", [{"total": "soon"}, {"total": None}, {"total": {}}, 3.0])
+def test_a_latency_that_is_no_number_is_damage(
+    recorded: tuple[Path, list[EmotionEvent]], tmp_path: Path, latencies: object
+) -> None:
+    """With the right checksum, as whoever writes such a line would give it."""
+    lines = recorded[0].read_bytes().splitlines(keepends=True)
+    content = json.loads(lines[1])
+    del content["crc32"]
+    content["event"]["latency_ms"] = latencies
+    body = json.dumps(content)[:-1].encode()
+    lines[1] = body + f', "crc32": {crc32(body)}}}\n'.encode()
+    path = tmp_path / "wrong.jsonl"
+    path.write_bytes(b"".join(lines))
+    with EmotionStream(replay=path) as stream, pytest.raises(SourceError, match="line 2 is damage"):
+        list(stream)
+
+
 def test_what_is_no_recording_is_refused_in_one_line(
     recorded: tuple[Path, list[EmotionEvent]], demo: Path, root: Path, tmp_path: Path
 ) -> None:
