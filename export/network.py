@@ -78,10 +78,11 @@ def _configured(trt: Any, builder: Any, network: Any, targets: list[str]) -> Any
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: 10 bits of TF32 are not
+    names = _names(network)
     for shapes in PROFILES.values():
         profile = builder.create_optimization_profile()
         for name, shape in shapes.items():
-            if name in _names(network):
+            if name in names:
                 profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
         config.add_optimization_profile(profile)
     if targets:

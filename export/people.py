@@ -78,6 +78,11 @@ class Product:
         recogniser = open_recogniser(self._stt)
         return None if recogniser is None else Inline(recogniser)
 
+    @cached_property
+    def _listener(self) -> Inline | None:
+        """The recogniser for voices alone, where the graph reads what its encoder hears."""
+        return self._transcriber if "audio_embedding" in self._bundle.info["inputs"] else None
+
     def judge(self) -> Judge:
         """A judge that has heard nobody."""
         return Judge(self._bundle, self._engine, self._text, prior=self._prior)
@@ -129,7 +134,7 @@ class Product:
         judge, items, unreadable, unheard = self.judge(), [], 0, 0
         for label, path in tqdm(files, "voices", unit="clip", leave=False):
             try:
-                evidence, heard = self._utterance(path, pictures=False)
+                evidence, heard = self._utterance(path, self._listener, pictures=False)
             except SourceError as error:
                 unreadable += _complain(error)
                 continue
@@ -168,7 +173,7 @@ class Product:
         by_subset: dict[str, list[Item]] = {subset: [] for subset in SUBSETS}
         for label, path in tqdm(list(self._files(folder)), "clips", unit="clip", leave=False):
             try:
-                evidence, _ = self._utterance(path, pictures=True)
+                evidence, _ = self._utterance(path, self._transcriber, pictures=True)
             except SourceError as error:
                 unreadable += _complain(error)
                 continue
@@ -182,7 +187,9 @@ class Product:
         scores = emotion_scores(items, self.emotions)
         return scores | {"unreadable": unreadable, "subsets": subsets}
 
-    def _utterance(self, path: Path, *, pictures: bool) -> tuple[Evidence, bool]:
+    def _utterance(
+        self, path: Path, transcriber: Inline | None, *, pictures: bool
+    ) -> tuple[Evidence, bool]:
         """The longest utterance of a file, and whether the device hears one in it; if not, all of
         its sound counts as one. Raises SourceError."""
         source = FileSource(path)
@@ -191,7 +198,7 @@ class Product:
             recognizer = Recognizer(
                 self._text,
                 vision=FaceTracker(self._networks) if pictures else None,
-                transcriber=self._transcriber,
+                transcriber=transcriber,
                 no_text=_ABSENT,
                 no_vision=_ABSENT,
             )
@@ -209,15 +216,12 @@ class Product:
         samples = np.concatenate([np.zeros(0, np.float32), *sound])
         most = round(SPEC.max_utterance_s * SPEC.sample_rate_hz)
         samples = samples[:most]
-        return _evidence(audio=audio_rows(samples), embedding=self._embedding(samples)), False
-
-    def _embedding(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the recogniser makes of a voice, if there is a recogniser."""
-        if self._transcriber is None:
-            return no_embedding()
-        whole = Segment(0.0, len(samples) / SPEC.sample_rate_hz)
-        self._transcriber.ask(whole, samples, "final")
-        return self._transcriber.early(0.0).embedding
+        embedding = no_embedding()
+        if transcriber is not None:
+            whole = Segment(0.0, len(samples) / SPEC.sample_rate_hz)
+            transcriber.ask(whole, samples, "final")
+            embedding = transcriber.early(0.0).embedding
+        return _evidence(audio=audio_rows(samples), embedding=embedding), False
 
     def _files(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """(emotion, file) pairs. Raises UsageError for a folder that is no emotion."""

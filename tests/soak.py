@@ -9,7 +9,6 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.config import option, parse
+from tests.runtime.mosquitto import free_port
 
 _DEMO = Path(__file__).parents[1] / "runtime" / "demo" / "demo.mp4"
 _SETTLED_S = 60.0  # memory is compared from then on
@@ -52,7 +52,7 @@ def main() -> int:
 
 def _run(options: Options, folder: Path, started: ExitStack) -> int:
     clip = _two_faces(folder, options.minutes)
-    broker, web = _free_port(), _free_port()
+    broker, web = free_port(), free_port()
     (folder / "broker").write_text(
         f"listener {broker} 127.0.0.1\nallow_anonymous true\nlog_dest none\n"
     )
@@ -193,11 +193,6 @@ def _start(started: ExitStack, stdout: Path, *command: object) -> "subprocess.Po
 
 def _found(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _cpu_s(pid: int) -> float:

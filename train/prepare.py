@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,7 +152,7 @@ def prepare(
     key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
     arrays = cached(cache_folder / f"{key}.safetensors", partial(_extract, clips))
     ends = np.cumsum(arrays["audio_lengths"])
-    heard: Iterable[Float] = (no_embedding() for _ in ends)
+    heard: Iterable[Float] = repeat(no_embedding(), len(ends))
     if embeddings:
         name = f"heard-{key}-{_ENCODER}.safetensors"
         heard = cached(cache_folder / name, partial(_hear, clips))["embeddings"]

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from runtime.errors import ModelError
+from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.spec import SPEC
 from runtime.features.text import normalise
 
@@ -113,6 +114,7 @@ class Reader:
         for m, dim in (("audio", config.audio_dim), ("vision", config.vision_dim)):
             batch[m] = torch.zeros(n, 1, dim, device=ids.device)
             batch[f"{m}_mask"] = torch.zeros(n, 1, dtype=torch.bool, device=ids.device)
+        batch["audio_embedding"] = torch.zeros(n, EMBEDDING_DIM, device=ids.device)
         outputs: Tensor = self.source(batch).outputs
         return outputs[:, 1:]
 

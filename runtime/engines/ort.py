@@ -51,14 +51,14 @@ class OrtEngine:
                 ) from error
         else:
             self._session = _on_gpu(model, options, provider, precision)
-        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._unread = OPTIONAL - {value.name for value in self._session.get_inputs()}
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`."""
         require_finite(inputs, "input")  # quantized, NaN would come out as a number
         try:
-            wanted = {n: v for n, v in inputs.items() if n in self._inputs or n not in OPTIONAL}
+            wanted = {n: v for n, v in inputs.items() if n not in self._unread}
             values = self._session.run(self._outputs, wanted)
         except Exception as error:
             raise FeatureError(f"the graph refused its inputs: {_first_line(error)}") from error

@@ -26,6 +26,12 @@ def exact(events: list[EmotionEvent]) -> list[EmotionEvent]:
     return [dataclasses.replace(event, latency_ms={}) for event in events]
 
 
+def summed(content: dict[str, object]) -> bytes:
+    """A line of a recording, with its checksum."""
+    body = json.dumps(content)[:-1].encode()
+    return body + f', "crc32": {crc32(body)}}}\n'.encode()
+
+
 def every_event(stream: EmotionStream) -> list[EmotionEvent]:
     """Provisional ones too, which a loop may skip."""
     seen: list[EmotionEvent] = []
@@ -147,8 +153,7 @@ def test_a_latency_that_is_no_number_is_damage(
     content = json.loads(lines[1])
     del content["crc32"]
     content["event"]["latency_ms"] = latencies
-    body = json.dumps(content)[:-1].encode()
-    lines[1] = body + f', "crc32": {crc32(body)}}}\n'.encode()
+    lines[1] = summed(content)
     path = tmp_path / "wrong.jsonl"
     path.write_bytes(b"".join(lines))
     with EmotionStream(replay=path) as stream, pytest.raises(SourceError, match="line 2 is damage"):
@@ -193,8 +198,7 @@ def test_what_the_recogniser_made_of_the_voice_is_kept(
                 content["recording"] = 2
             else:
                 del content["evidence"]["audio_embedding"]
-            body = json.dumps(content)[:-1].encode()
-            file.write(body + f', "crc32": {crc32(body)}}}\n'.encode())
+            file.write(summed(content))
     with Recording(older) as recording:
         assert not any(evidence.audio_embedding.any() for evidence, _ in recording.entries())
     again = every_event(EmotionStream(replay=older))

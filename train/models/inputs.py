@@ -95,7 +95,7 @@ class Inputs(nn.Module):
             x, mask = self.project[m](self.rows(m, batch), mask)
             if m == "audio" and self.statistics is not None:
                 x = x + self.statistics(*self._voice(batch))[:, None]
-            if m == "audio" and self.embedding is not None and "audio_embedding" in batch:
+            if m == "audio" and self.embedding is not None:
                 x = x + self.embedding(batch["audio_embedding"])[:, None]
             if self.config.masked:
                 x = torch.where(here, x, self.missing[m])
