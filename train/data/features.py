@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .labels import EMOTIONS, DataError
+from .labels import EMOTIONS, SPLITS, DataError
 from .utterance import Utterance
 
-__all__ = ["SCALE", "Features", "Split", "checked_rows", "make_finite", "unpadded"]
+__all__ = ["SCALE", "Features", "Split", "checked_rows", "make_finite", "table_of", "unpadded"]
 
 SCALE = 3.0  # sentiments lie in [-3, 3] here
 
@@ -133,6 +133,20 @@ class _Utterances:
 def _shape(rows: Any) -> tuple[int, ...]:
     """Steps and width of every utterance; of a list of arrays, whose steps differ, 0 and width."""
     return tuple(rows.shape[1:]) if isinstance(rows, np.ndarray) else (0, rows[0].shape[-1])
+
+
+def table_of(content: Any, split: str, path: Path, needed: Sequence[str]) -> Mapping[str, Any]:
+    """A split as a file of splits has it, with all that is needed. Raises DataError."""
+    where = f"{path}: {split}"
+    if not isinstance(content, dict) or not isinstance(content.get(split), dict):
+        raise DataError(f"{where}: no such split in the file; it needs {', '.join(SPLITS)}")
+    table: Mapping[str, Any] = content[split]
+    if missing := [name for name in needed if name not in table]:
+        raise DataError(
+            f"{where}: lacks {', '.join(missing)}; docs/from-mmsa.md says which --data-format a "
+            "file needs"
+        )
+    return table
 
 
 def checked_rows(values: Any, where: str, n: int) -> NDArray[Any]:

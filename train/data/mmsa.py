@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .corpora import EMOTIONS, SPLITS, DataError
-from .features import SCALE, Features, Split, checked_rows, make_finite
+from .features import SCALE, Features, Split, checked_rows, make_finite, table_of
 from .pickles import read_pickle
 
 __all__ = ["Mmsa"]
@@ -37,7 +37,9 @@ class Mmsa(Features):
 
     def __init__(self, path: Path, *, bert: bool, padded: bool, seed: int) -> None:
         content = read_pickle(path)
-        tables = {split: _table(content, split, path, bert) for split in SPLITS}
+        text = "text_bert" if bert else "text"
+        needed = ("audio", "id", "regression_labels", text, "vision")
+        tables = {split: table_of(content, split, path, needed) for split in SPLITS}
         rated_alone = [split for split, table in tables.items() if _rated_alone(table)]
         if 0 < len(rated_alone) < len(SPLITS):
             raise DataError(f"{path}: only {rated_alone[0]} has {', '.join(_OWN)}; all splits must")
@@ -55,22 +57,6 @@ class Mmsa(Features):
         super().__init__(path, splits, padded=padded, seed=seed, scale=scale)
         self.aligned = len(set(self.lengths.values())) == 1
         self.dataset = _KNOWN.get((self.dims["audio"], self.dims["vision"]), "custom")
-
-
-def _table(content: Any, split: str, path: Path, bert: bool) -> Mapping[str, Any]:
-    """A split as the file has it, with all that is needed."""
-    where = f"{path}: {split}"
-    if not isinstance(content, dict) or not isinstance(content.get(split), dict):
-        raise DataError(f"{where}: no such split in the file; it needs {', '.join(SPLITS)}")
-    table: Mapping[str, Any] = content[split]
-    text = "text_bert" if bert else "text"
-    missing = {"id", "regression_labels", "audio", "vision", text} - table.keys()
-    if missing:
-        raise DataError(
-            f"{where}: lacks {', '.join(sorted(missing))}; docs/from-mmsa.md says which "
-            "--data-format a file needs"
-        )
-    return table
 
 
 def _split(table: Mapping[str, Any], where: str, *, bert: bool, scale: float) -> Split:

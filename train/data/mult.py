@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import Features, Split, checked_rows
+from .features import Features, Split, checked_rows, table_of
 from .labels import SPLITS, UNKNOWN, DataError
 from .pickles import read_pickle
 
@@ -35,14 +35,7 @@ def mult(path: Path, *, padded: bool, seed: int) -> Features:
     splits, classes = {}, set[tuple[str, ...]]()
     for name in SPLITS:
         where = f"{path}: {name}"
-        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
-            raise DataError(f"{where}: no such split in the file; it needs {', '.join(SPLITS)}")
-        table = content[name]
-        if missing := [key for key in _NEEDED if key not in table]:
-            raise DataError(
-                f"{where}: lacks {', '.join(missing)}; docs/from-mmsa.md says which "
-                "--data-format a file needs"
-            )
+        table = table_of(content, name, path, _NEEDED)
         emotion, named = _labels(np.asarray(table["labels"]), where)
         rows = {
             m: checked_rows(table[m], f"{where}/{m}", len(emotion))
