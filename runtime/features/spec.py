@@ -74,7 +74,7 @@ BLENDSHAPES = tuple(
 class FeatureSpec:
     """All constants of feature extraction. Lengths are samples at `sample_rate_hz` unless named."""
 
-    version: int = 2
+    version: int = 3
     max_utterance_s: float = 15.0
 
     max_pieces: int = 64  # WordPieces, [CLS] and [SEP] included
@@ -120,6 +120,8 @@ class FeatureSpec:
     appearance_size: int = 48  # side of the aligned grey face, pixels
     appearance_dim: int = 32
     appearance_sha256: str = "2e3f982fb1ffec158f75ccd46e0854f28979d8f8c1417d61dabe74ac16cc8892"
+    # The recogniser whose encoder hears voices (embedding.py): moonshine-tiny-en's encoder_model.ort.
+    encoder_sha256: str = "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221"
 
     @property
     def audio_dim(self) -> int:
