@@ -7,6 +7,9 @@
 | `whole` | each modality with this probability, but never all three |
 | `noise` | nothing; Gaussian noise of this share of each column's deviation is added, and each word piece is another one of the data set with this probability |
 
+What a recogniser's encoder made of a voice (`audio_embedding`) sums up all rows: `random`
+and `block` lose it with the probability of their rate, `whole` with the voice; `noise` is added to it.
+
 `random` draws as LNLN does: NumPy's old generator, one seed for all three modalities, an array of
 all utterances by all stored steps. On a feature file the very same rows are lost.
 """  # noqa: E501
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import MODALITIES
 
 from .data.utterance import Utterance
@@ -58,7 +62,19 @@ def spoil(
             _lose(r, _kept(len(r), kind, rate, own), unknown)
             for r, own in zip(rows, drawn, strict=True)
         ]
-    return [replace(u, **{m: changed[m][i] for m in MODALITIES}) for i, u in enumerate(utterances)]
+    changed["audio_embedding"] = _spoiled_embeddings(utterances, kind, rate, seed)
+    return [replace(u, **{m: changed[m][i] for m in changed}) for i, u in enumerate(utterances)]
+
+
+def _spoiled_embeddings(
+    utterances: Sequence[Utterance], kind: str, rate: float, seed: int
+) -> list[Array]:
+    embeddings = [u.audio_embedding for u in utterances]
+    rng = np.random.default_rng((seed, len(MODALITIES)))
+    if kind == "noise":
+        return [rows[0] for rows in _noisy([e[None] for e in embeddings], rate, rng)]
+    kept = rng.random(len(embeddings)) > rate
+    return [e if k else no_embedding() for e, k in zip(embeddings, kept, strict=True)]
 
 
 def _kept(n: int, kind: str, rate: float, drawn: Array) -> Array:
@@ -87,7 +103,10 @@ def _whole(utterances: Sequence[Utterance], rate: float, seed: int) -> list[Utte
         lost = [k for k in there if own[k] < rate]
         if there and len(lost) == len(there):
             lost.remove(max(lost, key=lambda k: own[k]))
-        out.append(replace(u, **{MODALITIES[k]: getattr(u, MODALITIES[k])[:0] for k in lost}))
+        changed = {MODALITIES[k]: getattr(u, MODALITIES[k])[:0] for k in lost}
+        if "audio" in changed:
+            changed["audio_embedding"] = no_embedding()
+        out.append(replace(u, **changed))
     return out
 
 

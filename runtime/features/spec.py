@@ -120,7 +120,7 @@ class FeatureSpec:
     appearance_size: int = 48  # side of the aligned grey face, pixels
     appearance_dim: int = 32
     appearance_sha256: str = "2e3f982fb1ffec158f75ccd46e0854f28979d8f8c1417d61dabe74ac16cc8892"
-    # The recogniser whose encoder hears voices (embedding.py): moonshine-tiny-en's encoder_model.ort.
+    # What hears voices (embedding.py): the encoder of moonshine-tiny-en.
     encoder_sha256: str = "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221"
 
     @property

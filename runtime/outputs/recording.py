@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError, UsageError
-from ..features.embedding import EMBEDDING_DIM, no_embedding
+from ..features.embedding import EMBEDDING_DIM
 from ..features.spec import MODALITIES, SPEC
 from ..judging.evidence import Evidence
 from ..schemas import EmotionEvent, Person
@@ -33,7 +33,6 @@ from ..speech.base import Word
 __all__ = ["FORMAT", "Recorder", "Recording"]
 
 FORMAT = 3
-_READABLE = (2, 3)
 _MARK = ', "crc32": '
 _LONGEST = 1 << 20  # bytes of a line: five times what the longest utterance needs
 _DTYPE = np.dtype("<f4")
@@ -136,7 +135,7 @@ class Recording:
         try:
             self.header = _checked(line)
             version = self.header["recording"]
-            if version not in _READABLE:
+            if version != FORMAT:
                 raise SourceError(
                     f"{self._path}: format {version}, this runtime reads {FORMAT}; replay it with "
                     "the version that recorded it"
@@ -216,7 +215,7 @@ def _evidence(found: dict[str, Any], last: Evidence | None) -> Evidence:
         ),
         audio=_decoded(found["audio"], None if last is None else last.audio, SPEC.audio_dim),
         vision=_decoded(found["vision"], None if last is None else last.vision, SPEC.vision_dim),
-        audio_embedding=_embedding(found.get("audio_embedding")),
+        audio_embedding=_embedding(found["audio_embedding"]),
         modalities={m: str(found["modalities"][m]) for m in MODALITIES},
         quality=tuple(str(note) for note in found["quality"]),
         person=_person(found.get("person")),
@@ -238,10 +237,8 @@ def _person(found: dict[str, Any] | None) -> Person | None:
     )
 
 
-def _embedding(found: str | None) -> Float:
-    """(576,); raises ValueError or TypeError for what is none. Recordings of format 2 have none."""
-    if found is None:
-        return no_embedding()
+def _embedding(found: str) -> Float:
+    """(576,); raises ValueError or TypeError for what is none."""
     (embedding,) = _decoded([0, found], None, EMBEDDING_DIM)
     return np.asarray(embedding, np.float32)
 

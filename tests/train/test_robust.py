@@ -1,12 +1,14 @@
 """Spoiled utterances: LNLN's protocol to the letter, other kinds by their definition, the curve."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from runtime.features.embedding import EMBEDDING_DIM
 from tests.train import mmsa_file, tiny
 from train import checkpoint, robust
 from train.data.mmsa import Mmsa
@@ -95,6 +97,24 @@ def test_noise_has_the_deviation_that_is_asked_for(data: list[Utterance]) -> Non
     assert {int(i) for u in after for i in u.text} <= known
     swapped = np.concatenate([a.text != b.text for a, b in zip(after, data, strict=True)])
     assert 0.1 < swapped.mean() < 0.6
+
+
+def test_the_embedding_of_a_voice_is_spoiled_with_it(data: list[Utterance]) -> None:
+    rng = np.random.default_rng(0)
+    heard = [
+        replace(u, audio_embedding=rng.standard_normal(EMBEDDING_DIM, np.float32)) for u in data
+    ]
+    for kind in ("random", "block"):
+        many = spoil(heard * 20, kind, 0.4, seed=0, unknown=UNK)
+        known = np.array([u.audio_embedding.any() for u in many])
+        assert known.mean() == pytest.approx(0.6, abs=0.1)
+    for before, after in zip(heard, spoil(heard, "whole", 0.9, seed=0, unknown=UNK), strict=True):
+        if len(before.audio):
+            assert after.audio_embedding.any() == (len(after.audio) > 0)
+    noisy = np.array([u.audio_embedding for u in spoil(heard, "noise", 0.5, seed=0, unknown=UNK)])
+    clean = np.array([u.audio_embedding for u in heard])
+    assert (noisy - clean).std() / clean.std() == pytest.approx(0.5, abs=0.05)
+    assert noisy.dtype == np.float32
 
 
 def test_the_area_is_that_of_the_curve() -> None:

@@ -77,12 +77,11 @@ def read_items(path: Path) -> list[Item]:
             m: np.split(arrays[m], np.cumsum(arrays[f"{m}_lengths"])[:-1])
             for m in ("audio", "vision")
         }
-        embeddings = arrays.get("audio_embedding", [no_embedding()] * len(told))
         items = [
             Item(
                 **about,
                 audio=rows["audio"][k],
-                audio_embedding=embeddings[k],
+                audio_embedding=arrays["audio_embedding"][k],
                 vision=rows["vision"][k],
                 sentiment=float(arrays["sentiment"][k]),
                 emotion=int(arrays["emotion"][k]),
