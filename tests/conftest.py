@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.again import remember
 from tests.once import Once
 
 # No test may reach the network through a library that would like to.
@@ -33,6 +34,12 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     base = tmp_path_factory.getbasetemp()
     # A worker's own folder lies in the one of the whole run.
     return Once(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture
+def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of streams, not of networks: see `tests/again.py`."""
+    remember(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from runtime.judging.baseline import Baseline
 from runtime.live import EmotionStream
 from runtime.schemas import EmotionEvent
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 NEUTRAL, SADNESS, HAPPINESS = 4, 5, 3
 

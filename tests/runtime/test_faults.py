@@ -31,6 +31,8 @@ from runtime.sources.file import FileSource
 from tests.runtime.devices import Microphone, listening
 from tests.runtime.script import PATIENT, Script, later, start_of
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 BEGIN_S, LENGTH_S = 6.4, 4.6  # of the demo clip's second sentence, with silence around it
 
 

@@ -12,6 +12,8 @@ from runtime.errors import UsageError
 from runtime.sources.fed import FedSource
 from runtime.sources.file import FileSource
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 
 

@@ -38,6 +38,8 @@ from runtime.utterances import recognizer as recognizer_module
 from runtime.utterances.segmenter import Segment
 from tests.runtime.script import PATIENT, Script, later
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 
 def said(events: list[EmotionEvent]) -> list[tuple[object, ...]]:
     """What must be equal however fast the packets came."""

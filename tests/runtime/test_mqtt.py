@@ -23,6 +23,8 @@ from runtime.outputs.outlet import Outlet
 from tests.runtime.made_events import made, until
 from tests.runtime.mosquitto import Certificates, Mosquitto, Reader, free_port
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 pytest.importorskip("paho.mqtt.enums", reason="no paho-mqtt 2 (pip install 'paho-mqtt>=2')")
 
 

@@ -22,6 +22,8 @@ from runtime.outputs.rotating import RotatingFile
 from runtime.outputs.udp import Datagrams, packed
 from tests.runtime.made_events import made, until
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 
 def utterances(path: Path) -> list[int]:
     if not path.exists():

@@ -12,6 +12,8 @@ import pytest
 from runtime import EmotionEvent, EmotionStream, Person
 from runtime.features.spec import MODALITIES
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 ADJECTIVES = {"anger": "angry", "disgust": "disgusted", "fear": "afraid", "happiness": "happy",
               "neutral": "neutral", "sadness": "sad", "surprise": "surprised"}  # fmt: skip
 SENSES = {"words": "text", "voice": "audio", "face": "vision"}

@@ -20,6 +20,8 @@ from runtime.outputs.recording import FORMAT, Recording
 from runtime.schemas import EmotionEvent
 from runtime.store.bundle import own_hash
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 
 def exact(events: list[EmotionEvent]) -> list[EmotionEvent]:
     """Everything but the latencies, which a recording keeps to 0.1 ms."""

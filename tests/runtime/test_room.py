@@ -27,6 +27,8 @@ from runtime.utterances.muting import Muting
 from runtime.utterances.speaker import who_speaks
 from tests.runtime.script import PATIENT, Script, later, start_of
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 Picture = NDArray[np.uint8]
 
 

@@ -16,6 +16,8 @@ from runtime import EmotionStream
 from runtime.errors import UsageError
 from runtime.outputs.zenoh_sink import ENDPOINT, ZenohSink
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 zenoh = pytest.importorskip("zenoh", reason="pip install eclipse-zenoh")
 
 
