@@ -36,7 +36,7 @@ class Options:
     data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
     data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
     models: str = option(
-        "dmd,mult,misa,pmr,corrkd,late,text,audio,vision,fixed,undistilled,undecoupled",
+        "dmd,dhmd,mult,misa,pmr,corrkd,late,text,audio,vision,fixed,undistilled,undecoupled",
         metavar="LIST",
         help=f"names with commas between, of {', '.join(MODELS)}",
     )

@@ -108,6 +108,8 @@ class LossConfig:
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
     edge_rule: str = "published"  # how they are learned: `RULES` in train/models/gd_unit.py
     edge_mixture: float = 1.0  # how right a mixture of teachers is, under rules that ask for it
+    lambda_dictionary: float = 0.0  # DHMD's dictionary matching: train/models/dictionary.py
+    dictionary_atoms: int = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from runtime.features.spec import MODALITIES
 
 from .config import Config, LossConfig
 from .data.corpora import NEUTRAL
+from .models.dictionary import Matching
 from .models.dmd import DMD, Features
 from .models.gd_unit import GraphDistillation, discrepancy, parse_edges
 from .models.layers import Head, masked_mean
@@ -38,7 +39,7 @@ class Losses:
 
 
 class TrainingDMD(nn.Module):
-    """A DMD with what only training needs: decoders, extra heads and both GD-units.
+    """A DMD with what only training needs: decoders, extra heads, both GD-units, dictionaries.
 
     Export takes `dmd`, so nothing of this wrapper can reach a graph.
     """
@@ -70,6 +71,8 @@ class TrainingDMD(nn.Module):
             )
         ]
         self.homo_gd, self.hetero_gd = units
+        used = bool(config.loss.lambda_dictionary)
+        self.matching = Matching(config.loss.dictionary_atoms, d) if used else None
 
     def forward(self, batch: dict[str, Tensor], taught: Tensor | None = None) -> Losses:
         """All loss terms of one collated batch (labels `emotion` (B,), `sentiment` (B,)).
@@ -111,6 +114,8 @@ class TrainingDMD(nn.Module):
                 terms[f"edges_{space}"] = distilled.regularisation
                 if unit.mixes:
                     terms[f"mixture_{space}"] = distilled.mixture
+        if self.matching is not None:
+            terms |= self.matching(features, agree, margin_labels(batch, config.margin)[0])
         if taught is not None:
             terms["teacher"] = teacher_loss(features.outputs, taught, config.teacher_temperature)
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
@@ -154,6 +159,7 @@ class TrainingDMD(nn.Module):
             "distil": c.lambda_distillation,
             "edges": c.lambda_distillation * c.edge_regularisation,
             "mixture": c.lambda_distillation * c.edge_mixture,
+            "dictionary": c.lambda_dictionary,
             "teacher": c.lambda_teacher,
         }
         weighted = [

@@ -2,12 +2,15 @@
 
 Run once, with clones of which nothing is kept but names, shapes and numbers: declare-lab/MISA, and
 SZU-AdvTech-2022/332-Progressive-Modality-Reinforcement-... (of PMR the authors published nothing;
-this is a re-implementation, whose unit of reinforcement is taken):
+this is a re-implementation, whose unit of reinforcement is taken), and yuxiaochen1103/FDT, whose
+dictionary DHMD has:
 
-    python tests/golden/make_published_others.py MISA PMR > tests/golden/published_others.json
+    python tests/golden/make_published_others.py MISA PMR FDT > tests/golden/published_others.json
 """
 
+import ast
 import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -87,6 +90,28 @@ def pmr(clone: Path) -> dict[str, Any]:
     return found
 
 
-found = {"misa": misa(Path(sys.argv[1])), "pmr": pmr(Path(sys.argv[2]))}
+def fdt(clone: Path) -> dict[str, Any]:
+    """What FDT's dictionary makes of rows: activations, some of them 0, and features."""
+    sys.path.insert(0, str(clone / "prototype" / "model"))
+    from sparsemax import Sparsemax
+
+    source = (clone / "prototype" / "model" / "clip_fdt.py").read_text()
+    (query,) = (
+        node for node in ast.parse(source).body if getattr(node, "name", "") == "Query_model"
+    )
+    known: dict[str, Any] = {"nn": nn, "torch": torch, "math": math, "Sparsemax": Sparsemax}
+    exec(compile(ast.Module([query], []), "clip_fdt.py", "exec"), known)
+    unit = known["Query_model"](16, 16, att_func_type="sparsemax", pool_type="max").eval()
+    shapes = {name: list(tensor.shape) for name, tensor in unit.state_dict().items()}
+    unit.load_state_dict(weights(shapes))
+    rows, _ = utterances()
+    atoms = weights({"space_dict": [12, 16]})["space_dict"]
+    with torch.no_grad():
+        activation, feature, _ = unit(rows["hub"], 100.0 * atoms)
+    return {"activation": activation.tolist(), "feature": feature.tolist(), "shapes": shapes}
+
+
+misa_clone, pmr_clone, fdt_clone = map(Path, sys.argv[1:])
+found = {"misa": misa(misa_clone), "pmr": pmr(pmr_clone), "fdt": fdt(fdt_clone)}
 json.dump(found, sys.stdout)
 print()

@@ -9,6 +9,7 @@ import torch
 from runtime.features.spec import MODALITIES
 from tests.train.published import WIDTHS, utterances, weights
 from train.config import ModelConfig
+from train.models.dictionary import Dictionary
 from train.models.others.misa import MISA
 from train.models.others.pmr import Reinforcement
 
@@ -91,3 +92,23 @@ def test_pmr_s_unit_is_that_of_the_public_code(golden: dict[str, dict], causal: 
         said = unit(rows["hub"], rows["other"], on["hub"], on["other"])
     expected = torch.tensor(golden["pmr"]["causal" if causal else "free"])
     torch.testing.assert_close(said, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_dhmd_s_dictionary_is_fdt_s(golden: dict[str, dict]) -> None:
+    published = weights(golden["fdt"]["shapes"])
+    own = Dictionary(n_atoms=12, dim=16).eval()
+    own.query["audio"].load_state_dict(
+        {name.removeprefix("q_map."): tensor for name, tensor in published.items()}
+    )
+    own.atoms.data = 100.0 * weights({"space_dict": [12, 16]})["space_dict"]
+    rows, _ = utterances()
+    on = torch.ones(rows["hub"].shape[:2], dtype=torch.bool)
+    with torch.no_grad():
+        activation = own.activation("audio", rows["hub"], on)
+        feature = activation @ own.atoms
+    expected = torch.tensor(golden["fdt"]["activation"])
+    assert (expected == 0).any()
+    torch.testing.assert_close(activation, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        feature, torch.tensor(golden["fdt"]["feature"]), atol=1e-5, rtol=1e-6
+    )

@@ -35,6 +35,7 @@ MODELS: dict[str, Entry] = {
     "corrkd": Entry(
         "CorrKD", _kind("corrkd"), teacher=(*_kind("corrkd"), "data.modality_dropout=0.0")
     ),
+    "dhmd": Entry("DHMD", ("loss.lambda_dictionary=0.1",)),
     "late": Entry("late fusion", _kind("late")),
     "text": Entry("text alone", _kind("text")),
     "audio": Entry("audio alone", _kind("audio")),

@@ -30,8 +30,9 @@ OTHERS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("
 class Features:
     """All intermediate values of one forward pass; dictionaries are keyed by modality.
 
-    `shallow` X~, `common` C, `private` P: (B, T_m, d) with `mask` (B, T_m). `homo` (B, d) and
-    `hetero` (B, 2 d) are summaries; `outputs` (B, 1 + n_emotions) is the fused prediction,
+    `shallow` X~, `common` C, `private` P: (B, T_m, d) with `mask` (B, T_m); `reinforced`
+    (B, T_m, 2 d): P after the crossmodal transformers. `homo` (B, d) and `hetero` (B, 2 d) are
+    summaries; `outputs` (B, 1 + n_emotions) is the fused prediction,
     `arousal` (B,) the fused arousal before tanh, `homo_outputs` each modality's own, `homo_repr`
     (B, d) what its head makes of it; `weight` (B, 3) the fusion gate; `present` (B, 3) bool.
     """
@@ -39,6 +40,7 @@ class Features:
     shallow: dict[str, Tensor]
     common: dict[str, Tensor]
     private: dict[str, Tensor]
+    reinforced: dict[str, Tensor]
     mask: dict[str, Tensor]
     homo: dict[str, Tensor]
     hetero: dict[str, Tensor]
@@ -82,6 +84,7 @@ class DMD(Inputs):
         self.pool_hetero = nn.ModuleDict({m: parts.summary(config, 2 * d) for m in MODALITIES})
         widths = parts.flattened(config)
         self.flatten = widths is not None
+        self._last = config.summary == "last" and not config.masked
         self.homo_heads = nn.ModuleDict(
             {
                 m: Head(widths[m] if widths else d, self.n_outputs, config.dropout_head, d)
@@ -106,10 +109,15 @@ class DMD(Inputs):
             common = {m: self.encode_common(shallow[m]) for m in MODALITIES}
             private = {m: self.encode_private[m](shallow[m]) for m in MODALITIES}
         homo = {
-            m: self._summarise(self.self_common[m], self.pool_homo[m], common[m], mask[m])
+            m: self._summarise(
+                self.pool_homo[m], self._attend(self.self_common[m], common[m], mask[m]), mask[m]
+            )
             for m in MODALITIES
         }
-        hetero = {m: self._reinforce(m, private, mask) for m in MODALITIES}
+        reinforced = {m: self._reinforce(m, private, mask) for m in MODALITIES}
+        hetero = {
+            m: self._summarise(self.pool_hetero[m], reinforced[m], mask[m]) for m in MODALITIES
+        }
         homo_heads = {
             m: self.homo_heads[m](common[m].flatten(1) if self.flatten else homo[m])
             for m in MODALITIES
@@ -123,6 +131,7 @@ class DMD(Inputs):
             shallow=shallow,
             common=common,
             private=private,
+            reinforced=reinforced,
             mask=mask,
             homo=homo,
             hetero=hetero,
@@ -135,18 +144,20 @@ class DMD(Inputs):
         )
 
     def _reinforce(self, m: str, private: dict[str, Any], mask: dict[str, Any]) -> Tensor:
-        """Private rows of `m` attend to both other modalities; summary (B, 2 d) (paper eq. 8)."""
+        """Private rows of `m` attend to both other modalities: (B, T, 2 d) (paper eq. 8)."""
         crossed = [
             self.crossmodal[f"{source}_to_{m}"](private[m], private[source], mask[source])
             for source in OTHERS[m]
         ]
-        rows = torch.cat(crossed, dim=-1)
-        return self._summarise(self.memory[m], self.pool_hetero[m], rows, mask[m])
+        return self._attend(self.memory[m], torch.cat(crossed, dim=-1), mask[m])
 
-    def _summarise(
-        self, transformer: nn.Module, pool: nn.Module, rows: Tensor, mask: Tensor
-    ) -> Tensor:
-        """Self-attention, then the summary over time; (B, T, dim) -> (B, dim)."""
-        if self.config.summary == "last" and not self.config.masked:
-            return cast(Tensor, transformer(rows, None, mask, last=True)[:, -1])
-        return cast(Tensor, pool(transformer(rows, None, mask), mask))
+    def _attend(self, transformer: nn.Module, rows: Tensor, mask: Tensor) -> Tensor:
+        """Self-attention; (B, T, dim) -> the same, or the last step (B, 1, dim) if it is all that
+        the summary reads."""
+        if self._last:
+            return cast(Tensor, transformer(rows, None, mask, last=True))
+        return cast(Tensor, transformer(rows, None, mask))
+
+    def _summarise(self, pool: nn.Module, rows: Tensor, mask: Tensor) -> Tensor:
+        """The summary over time; (B, T, dim) -> (B, dim)."""
+        return rows[:, -1] if self._last else cast(Tensor, pool(rows, mask))

@@ -1,7 +1,6 @@
 """Models that the DMD is compared with; each file names its source. `new_model` makes any kind.
 
-DHMD (arXiv 2602.04260) is not among them: of its dictionary matching no equation is at hand, and
-its code is not public. MulT is the DMD with switches (`train/compare.py`).
+MulT and DHMD are the DMD with options (`train/comparison/models.py`).
 """
 
 from runtime.errors import UsageError
