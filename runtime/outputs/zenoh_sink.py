@@ -1,18 +1,15 @@
 """Events and commands over Zenoh: `dmd-live --zenoh KEY`."""
 
-import logging
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..schemas import EmotionEvent
-from .commands import Obeying
+from .commands import Commands, Obeying
 
 __all__ = ["ENDPOINT", "ZenohSink"]
 
-_LONGEST = 64  # bytes of a command
 ENDPOINT = "tcp/127.0.0.1:7447"
 """Where others find the events, unless a configuration says otherwise: Zenoh's port."""
 _LOOPBACK = (
@@ -23,29 +20,31 @@ _LOOPBACK = (
 )
 """A session that nobody reaches from another machine, and that asks nobody."""
 
-_logger = logging.getLogger("dmd_live")
-
 
 class ZenohSink:
     """A sink: every event as JSON on `KEY/events`; `KEY/latest` answers queries with the newest.
 
-    What is put on `KEY/command` is handed to `obey`, which raises UsageError for what it does not
-    know. Without `config`, a file of Zenoh's own, the session is a peer at `ENDPOINT`, which other
-    machines cannot reach. Entering raises UsageError, with what to do, when the package is missing
-    or the key or the configuration is wrong.
+    What is put on `KEY/command` is a command for the stream. Without `config`, a file of Zenoh's
+    own, the session is a peer at `ENDPOINT`, which other machines cannot reach. Entering raises
+    UsageError, with what to do, when the package is missing or the key or the configuration is
+    wrong.
     """
 
-    def __init__(
-        self, key: str, config: Path | None = None, obey: Callable[[str], object] | None = None
-    ) -> None:
-        self._key, self._config, self.obey = key, config, obey
+    def __init__(self, key: str, config: Path | None = None) -> None:
+        self._key, self._config = key, config
+        self._commands = Commands(f"zenoh {key}")
         self._latest: str | None = None
         self._publisher: Any = None
         self._owned = ExitStack()
 
     def attach(self, stream: Obeying) -> None:
-        """Who obeys the commands, where nobody was named."""
-        self.obey = self.obey or stream.command
+        """Who obeys the commands."""
+        self._commands.attach(stream)
+
+    @property
+    def n_ignored(self) -> int:
+        """Commands that were none, too long, or too many."""
+        return self._commands.n_ignored
 
     def __enter__(self) -> "ZenohSink":
         try:
@@ -102,17 +101,8 @@ class ZenohSink:
             query.reply(f"{self._key}/latest", self._latest)
 
     def _command(self, sample: Any) -> None:
-        """A thread of Zenoh's: what it raises would be lost there."""
-        raw = sample.payload.to_bytes()
-        if len(raw) > _LONGEST:
-            _logger.warning("a command of %d bytes on %s/command is refused", len(raw), self._key)
-            return
-        if self.obey is None:
-            return
-        try:
-            self.obey(raw.decode("utf-8", "replace"))
-        except UsageError as error:
-            _logger.warning("%s", error)
+        """A thread of Zenoh's."""
+        self._commands.take(sample.payload.to_bytes())
 
 
 def _check(zenoh: Any, key: str) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -75,20 +75,23 @@ def test_another_session_gets_every_event_and_the_newest(
 
 
 def test_commands(endpoint: str, listening: Path, caplog: pytest.LogCaptureFixture) -> None:
-    obeyed: list[str] = []
+    class Robot:
+        obeyed: ClassVar[list[str]] = []
 
-    def obey(line: str) -> None:
-        if line not in ("mute", "reset"):
-            raise UsageError(f"no command {line[:20]!r}")
-        obeyed.append(line)
+        def command(self, line: str) -> None:
+            if line not in ("mute", "reset"):
+                raise UsageError(f"no command {line[:20]!r}")
+            self.obeyed.append(line)
 
-    with ZenohSink("robot", listening, obey), other(endpoint) as session:
+    sink = ZenohSink("robot", listening)
+    sink.attach(Robot())
+    with sink, other(endpoint) as session:
         for payload in ("mute", b"\xff\xfe", "x" * 10_000_000, "shutdown", "reset"):
             session.put("robot/command", payload)
-        soon(lambda: obeyed == ["mute", "reset"])
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 3
-    assert "10000000 bytes" in told[1]
+        soon(lambda: Robot.obeyed == ["mute", "reset"])
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "zenoh robot: a command is ignored (not ASCII)" in told
+    assert sink.n_ignored == 3
 
 
 def test_a_program_that_hears_the_command_line(
