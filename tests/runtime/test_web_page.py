@@ -124,12 +124,24 @@ def page(browser: Browser, stream: Stream, **options: Any) -> Iterator[Any]:
         assert browser.complaints() == []
 
 
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """However the test ends, so does what it has started."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_the_demo_clip_in_real_time(browser: Browser, root: Path) -> None:
     """The command, the page beside it, a reload, a second tab, Ctrl-C."""
     command = [sys.executable, "-m", "runtime.cli", "--demo", "--web", "0"]
-    with subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        subprocess.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        ended(process),
+    ):
         assert process.stderr is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())
         assert found is not None
