@@ -668,7 +668,7 @@ def test_a_recogniser_that_cannot_come_back(
         "open_recogniser",
         lambda stt, model: opened.pop() if opened else open_recogniser("vosk", tmp_path),
     )
-    with EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as stream:
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=PATIENT) as stream:
         first, second = stream
     assert first.modalities["text"] in ("out of memory", second.modalities["text"])
     assert "is no Vosk model" in second.modalities["text"]
