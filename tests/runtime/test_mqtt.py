@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,12 +213,16 @@ def test_a_killed_program_is_told_by_the_broker(mosquitto: Mosquitto, root: Path
 
 
 def test_commands_and_attacks(
-    mosquitto: Mosquitto, demo: Path, caplog: pytest.LogCaptureFixture
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    quiet = tmp_path / "quiet.wav"  # long enough for a slow machine
+    with wave.open(str(quiet), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000 * 120))
     topic = "robot/mood/command"
     mosquitto.publish(topic, b"mute", "-r", "-q", "1")  # of another time: it is not obeyed
     outlet = outlet_to(mosquitto)
-    with EmotionStream(file=demo, realtime=True, sinks=[outlet]) as stream:
+    with EmotionStream(file=quiet, realtime=True, sinks=[outlet]) as stream:
         with Reader(mosquitto, "robot/mood/state", "state") as state:
             until(lambda: state.payloads("/state"))
         assert "audio" not in stream.stats["down"]
