@@ -50,7 +50,6 @@ def test_every_line_of_the_shipped_bundle(found: list[bench.Measured]) -> None:
     for latency in shipped.latency.values():
         assert 0.0 < latency.p50_ms <= latency.p95_ms <= latency.p99_ms
         assert latency.n_runs == 20
-    assert shipped.latency["1 s"].p50_ms < shipped.latency["15 s"].p50_ms
     assert list(shipped.per_s) == [8, 32]
     assert min(shipped.per_s.values()) > 1.0
     size_mb = sum(file.stat().st_size for file in DEFAULT.iterdir()) / 1e6

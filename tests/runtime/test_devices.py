@@ -75,9 +75,10 @@ def test_devices_that_fail(
             microphone.hear(sentence, percent)
             assert listener.wait(lambda: len(listener.finals) > n, 9.0), listener.errors
             final = listener.finals[-1]
-            assert final["modalities"]["text"] == final["modalities"]["audio"] == "present"
-            # Which words a clipped sentence has is the distortion's choice, and a busy machine may
-            # lose a word of any.
+            assert final["modalities"]["audio"] == "present"
+            # Which words a clipped sentence has, if any, is the distortion's choice, and a busy
+            # machine may lose a word of any.
+            assert percent > 100 or final["modalities"]["text"] == "present"
             words = ("might", "even", "made", "amiable", "himself")
             heard = any(word in final["text"].lower() for word in words)
             assert percent > 100 or heard, final["text"]

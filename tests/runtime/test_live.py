@@ -412,7 +412,7 @@ def test_a_recogniser_that_hangs_is_replaced(
 
     opened = recognisers(Recogniser(hang))
     monkeypatch.setattr("runtime.speech.background._STUCK_S", 1.0)
-    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=1_000) as stream:
+    with EmotionStream(source=Script(packets, paced=True), stt_wait_ms=2_500) as stream:
         first, second = stream
         assert stream.stats["speech_restarts"] == 1
     forever.set()
