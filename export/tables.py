@@ -17,7 +17,7 @@ from typing import Any
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 from runtime.features.vision import APPEARANCE
-from runtime.judging.calibration import SUBSETS
+from runtime.judging.calibration import SUBSETS, UNHEARD_SUBSETS
 from runtime.system.files import write_file
 
 from .measure import Measured, table
@@ -193,7 +193,7 @@ def _thresholds(info: dict[str, Any]) -> str:
     fitted = info["calibration"]
     rows = [
         [s, f"{fitted['temperature'][s]:.2f}", f"{fitted['uncertain_below'][s]:.2f}"]
-        for s in sorted(SUBSETS, key=lambda s: -s.count("+"))
+        for s in sorted((*SUBSETS, *UNHEARD_SUBSETS), key=lambda s: -s.count("+"))
         if s in fitted["temperature"]
     ]
     return _table(["Present", "Temperature", "Uncertain below"], rows)

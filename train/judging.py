@@ -1,15 +1,16 @@
 """Predictions of a torch model, their metrics, and how sure it may be."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from runtime.features.embedding import no_embedding
 from runtime.features.spec import MODALITIES
-from runtime.judging.calibration import CONVERSATION, Calibration
+from runtime.judging.calibration import CONVERSATION, UNHEARD, Calibration
 
 from . import parallel
 from .data.compose import Composer
@@ -105,20 +106,26 @@ def calibrate(
 ) -> Calibration:
     """A temperature for each of the seven subsets of modalities, for they differ in how sure they
     are; and the confidence that predictions of a subset need to be wrong as rarely as
-    `_ACCEPTED_ERROR`, where emotions are as common as in conversation.
+    `_ACCEPTED_ERROR`, where emotions are as common as in conversation. Where the model reads a
+    recogniser's encoder, both also for voices without it.
 
     Text alone is calibrated on sentences in their natural frequency where the corpus has them.
     """
     temperature, uncertain_below = {}, {}
-    for subset in SUBSETS:
-        shown = utterances
+    utterances = list(utterances)
+    unheard = [replace(u, audio_embedding=no_embedding()) for u in utterances]
+    ways = [(subset, "") for subset in SUBSETS]
+    if judge.dmd.config.embedding_audio:
+        ways += [(subset, UNHEARD) for subset in SUBSETS if "audio" in subset]
+    for subset, way in ways:
+        shown: Iterable[Utterance] = unheard if way else utterances
         if subset == ("text",) and isinstance(corpus, Composer):
             shown = corpus.told("valid")
         found = judge.predict(shown, subset)
         known = (found["emotion_label"] >= 0) & found["present"].any(axis=1)
         if not known.any():
             continue
-        name = "+".join(subset)
+        name = "+".join(subset) + way
         chosen = {key: values[known] for key, values in found.items()}
         temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
     return Calibration(
@@ -136,16 +143,19 @@ def fit_subset(name: str, found: Predictions, emotions: Sequence[str]) -> tuple[
     """
     logits, labels = found["logits"], found["emotion_label"]
     temperature = max(1.0, round(fit_temperature(logits, labels), 3))
+    name = name.removesuffix(UNHEARD)
     fitted = Calibration(emotions=tuple(emotions), temperature={name: temperature})
     return temperature, round(_threshold(fitted, logits, found["present"], labels), 3)
 
 
 def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
     """Thresholds of subsets; for the same reason, none below all those of its modalities alone."""
-    return {
-        subset: max(needed, min(uncertain_below.get(m, 0.0) for m in subset.split("+")))
-        for subset, needed in uncertain_below.items()
-    }
+    out = {}
+    for subset, needed in uncertain_below.items():
+        alone, unheard, _ = subset.partition(UNHEARD)
+        senses = [m + (unheard if m == "audio" else "") for m in alone.split("+")]
+        out[subset] = max(needed, min(uncertain_below.get(m, 0.0) for m in senses))
+    return out
 
 
 def _threshold(

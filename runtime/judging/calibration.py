@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..errors import BundleError, UsageError
 from ..features.spec import MODALITIES
 
-__all__ = ["BALANCED", "CONVERSATION", "PRIORS", "SUBSETS", "Calibration", "subset_name"]
+__all__ = ["BALANCED", "CONVERSATION", "PRIORS", "SUBSETS", "UNHEARD", "UNHEARD_SUBSETS",
+           "Calibration", "subset_name"]  # fmt: skip
 
 BALANCED, CONVERSATION = "balanced", "conversation"
 PRIORS = (CONVERSATION, BALANCED)
@@ -26,6 +27,9 @@ SUBSETS = tuple(
     for n in range(len(MODALITIES), 0, -1)
     for subset in combinations(MODALITIES, n)
 )
+UNHEARD = ", rows alone"
+"""After the name of a subset: no recogniser's encoder has heard its voice."""
+UNHEARD_SUBSETS = tuple(f"{subset}{UNHEARD}" for subset in SUBSETS if "audio" in subset)
 # Utterances of each emotion in MELD's training split (Poria et al. 2019, table 4): dialogue, in
 # which people are neutral half the time.
 _IN_DIALOGUE = {"anger": 1_109, "disgust": 271, "fear": 268, "happiness": 1_743, "neutral": 4_710,
@@ -40,7 +44,8 @@ def subset_name(present: Sequence[bool]) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """`emotions`: names, in the order of the logits. By name of a subset: `temperature`, above 0,
-    and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none."""
+    and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none.
+    Voices that no encoder has heard have entries of their own, or else those of the others."""
 
     emotions: tuple[str, ...]
     temperature: Mapping[str, float] = field(default_factory=dict)
@@ -56,13 +61,23 @@ class Calibration:
             counts = np.array([float(_IN_DIALOGUE[emotion]) for emotion in self.emotions])
         return np.asarray(counts / counts.sum())
 
+    def needed(self, present: Sequence[bool], *, heard: bool = True) -> float:
+        """The confidence that an answer needs; `heard`: by a recogniser's encoder."""
+        return _entry(self.uncertain_below, present, heard, 0.0)
+
     def probabilities(
-        self, logits: NDArray[Any], present: NDArray[Any], prior: str = CONVERSATION
+        self,
+        logits: NDArray[Any],
+        present: NDArray[Any],
+        prior: str = CONVERSATION,
+        *,
+        heard: bool = True,
     ) -> NDArray[np.float64]:
         """(n, n_emotions) probabilities from logits (n, n_emotions) of utterances in which the
-        modalities of `present` (n, 3) bool are there."""
-        names = [subset_name(row) for row in np.asarray(present, bool)]
-        temperature = np.array([self.temperature.get(name, 1.0) for name in names])
+        modalities of `present` (n, 3) bool are there; `heard`: by a recogniser's encoder."""
+        temperature = np.array(
+            [_entry(self.temperature, row, heard, 1.0) for row in np.asarray(present, bool)]
+        )
         scores = np.asarray(logits, np.float64) / temperature[:, None] + np.log(self.prior(prior))
         scores -= scores.max(axis=1, keepdims=True)
         found = np.exp(scores)
@@ -85,7 +100,7 @@ class Calibration:
                 raise BundleError(f"calibration: {name} is not a table of subsets")
             for subset, value in given.items():
                 if (
-                    subset not in SUBSETS
+                    subset not in (*SUBSETS, *UNHEARD_SUBSETS)
                     or isinstance(value, bool)
                     or not isinstance(value, (int, float))
                     or not 0.0 <= value < 1e3
@@ -94,3 +109,11 @@ class Calibration:
                     raise BundleError(f"calibration: {name} of {subset!r} is {value!r}")
                 values[subset] = float(value)
         return cls(emotions=tuple(emotions), **parts)
+
+
+def _entry(
+    table: Mapping[str, float], present: Sequence[bool], heard: bool, default: float
+) -> float:
+    name = subset_name(present)
+    value = table.get(name, default)
+    return value if heard else table.get(f"{name}{UNHEARD}", value)

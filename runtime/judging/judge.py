@@ -16,7 +16,7 @@ from ..schemas import EmotionEvent, Person
 from ..speech.base import Word
 from ..store.bundle import Bundle
 from .baseline import Baseline
-from .calibration import CONVERSATION, subset_name
+from .calibration import CONVERSATION
 from .evidence import PRESENT, Evidence
 from .reasons import MOST, Rest, disagreement, face_reason, voice_reason, word_reason
 
@@ -147,12 +147,13 @@ class Judge:
     ) -> "_Estimate":
         """What the model says, before the speaker's baseline."""
         present = [len(rows.text) > 0, len(rows.audio) > 0, len(rows.vision) > 0]
-        needed = self._calibration.uncertain_below.get(subset_name(present), 0.0)
+        heard = bool(rows.audio_embedding.any())
+        needed = self._calibration.needed(present, heard=heard)
         own = dict(zip(MODALITIES, out["modality_sentiment"][0].tolist(), strict=True))
         alone = {m: value if modalities[m] == PRESENT else None for m, value in own.items()}
         weight = dict(zip(MODALITIES, out["modality_weight"][0].tolist(), strict=True))
         return _Estimate(
-            probabilities=self._calibrated(out["emotion"], present)[0],
+            probabilities=self._calibrated(out["emotion"], present, heard)[0],
             sentiment=float(out["sentiment"][0]),
             # Where nothing is known, the answer is a guess by the prior.
             uncertain_below=needed if any(present) else 1.0,
@@ -161,10 +162,10 @@ class Judge:
             disagree=disagreement(alone, weight),
         )
 
-    def _calibrated(self, logits: Float, present: list[bool]) -> NDArray[np.float64]:
+    def _calibrated(self, logits: Float, present: list[bool], heard: bool) -> NDArray[np.float64]:
         """(n, n_emotions) logits -> probabilities."""
         return self._calibration.probabilities(
-            logits, np.array([present] * len(logits)), self._prior
+            logits, np.array([present] * len(logits)), self._prior, heard=heard
         )
 
     def _because(
@@ -190,7 +191,9 @@ class Judge:
                 [word.text for word in words],
                 rows,
                 self._text,
-                lambda inputs: self._calibrated(self._engine.infer(inputs)["emotion"], present),
+                lambda inputs: self._calibrated(
+                    self._engine.infer(inputs)["emotion"], present, bool(rows.audio_embedding.any())
+                ),
             )
         order = sorted(reasons, key=lambda name: -estimate.weight[name])
         return tuple(reasons[name] for name in order if reasons[name])[:MOST]

@@ -28,6 +28,22 @@ def test_every_subset_has_a_temperature_of_its_own() -> None:
     np.testing.assert_allclose(softer, whole**0.25 / (whole**0.25).sum())
 
 
+def test_a_voice_that_no_encoder_has_heard_has_a_temperature_and_a_threshold_of_its_own() -> None:
+    calibration = Calibration(
+        emotions=SEVEN,
+        temperature={"audio": 1.0, "audio, rows alone": 4.0},
+        uncertain_below={"audio": 0.5, "audio, rows alone": 0.8, "text": 0.6},
+    )
+    voice, words = [False, True, False], [True, False, False]
+    assert calibration.needed(voice) == 0.5
+    assert calibration.needed(voice, heard=False) == 0.8
+    assert calibration.needed(words, heard=False) == 0.6  # nothing of its own
+    logits = np.random.default_rng(0).normal(0, 3, (1, 7))
+    sure = calibration.probabilities(logits, np.array([voice]), BALANCED)
+    softer = calibration.probabilities(logits, np.array([voice]), BALANCED, heard=False)
+    np.testing.assert_allclose(softer, sure**0.25 / (sure**0.25).sum())
+
+
 def test_subsets_are_named_in_the_contract_s_order() -> None:
     assert len(SUBSETS) == 7
     assert subset_name([True, False, True]) == "text+vision"
@@ -48,6 +64,7 @@ def test_other_emotions_have_no_conversation() -> None:
         {"temperature": {"text": 0.0}},
         {"temperature": {"text": "hot"}},
         {"temperature": {"smell": 1.0}},
+        {"temperature": {"text, rows alone": 1.0}},
         {"temperature": 1.0},
         {"uncertain_below": {"text": -0.1}},
         {"uncertain_below": {"text": float("nan")}},
@@ -60,6 +77,8 @@ def test_numbers_that_mean_nothing_are_refused(found: dict[str, object]) -> None
 
 def test_what_is_written_is_read() -> None:
     calibration = Calibration(
-        emotions=SEVEN, temperature={"text": 1.5}, uncertain_below={"audio": 0.6}
+        emotions=SEVEN,
+        temperature={"text": 1.5, "text+audio, rows alone": 2.0},
+        uncertain_below={"audio": 0.6},
     )
     assert Calibration.from_dict(SEVEN, calibration.to_dict()) == calibration

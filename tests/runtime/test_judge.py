@@ -1,8 +1,12 @@
 """From evidence to an event, with the built-in model."""
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.engines.ort import OrtEngine
+from runtime.features.embedding import EMBEDDING_DIM, no_embedding
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from runtime.judging.evidence import PRESENT, Evidence
@@ -12,9 +16,11 @@ from runtime.speech.base import Word
 from runtime.store.bundle import Bundle
 
 
-def judged(*texts: str) -> EmotionEvent:
+def judged(
+    *texts: str, bundle: Bundle | None = None, embedding: NDArray[np.float32] | None = None
+) -> EmotionEvent:
     """The event of a second of noise with these words, a tenth of a second each."""
-    bundle = Bundle.load()
+    bundle = bundle or Bundle.load()
     judge = Judge(bundle, OrtEngine(bundle.model), TextFeatures(bundle.tokenizer_json))
     noise = np.random.default_rng(0).normal(size=(25, SPEC.audio_dim)).astype(np.float32)
     words = [Word(text=t, start_s=k / 10, end_s=(k + 1) / 10) for k, t in enumerate(texts)]
@@ -28,6 +34,7 @@ def judged(*texts: str) -> EmotionEvent:
         vision=np.zeros((0, SPEC.vision_dim), np.float32),
         modalities={"text": PRESENT, "audio": PRESENT, "vision": "no camera"},
         quality=(),
+        audio_embedding=no_embedding() if embedding is None else embedding,
     )
     return judge.event(evidence)
 
@@ -49,3 +56,15 @@ def test_a_word_that_is_no_word_is_no_text() -> None:
     assert event.modality_sentiment["text"] is None
     assert event.modality_weight["text"] == 0.0
     assert judged("hello").modality_weight["text"] > 0.0
+
+
+def test_a_voice_that_no_encoder_has_heard_needs_more_to_be_sure() -> None:
+    shipped = Bundle.load()
+    never = {"text+audio": 0.0, "text+audio, rows alone": 1.0}
+    strict = replace(shipped, info={**shipped.info, "calibration": {"uncertain_below": never}})
+    heard = np.random.default_rng(0).normal(size=EMBEDDING_DIM).astype(np.float32)
+    assert judged("hello", bundle=strict).uncertain
+    assert not judged("hello", bundle=strict, embedding=heard).uncertain
+    for name in ("audio", "text+audio"):  # of the built-in bundle
+        needed = shipped.calibration.uncertain_below
+        assert needed[f"{name}, rows alone"] > needed[name]

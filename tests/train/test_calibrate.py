@@ -3,8 +3,10 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,20 @@ import torch
 
 from export import graph
 from runtime.errors import UsageError
-from runtime.judging.calibration import SUBSETS
+from runtime.features.embedding import EMBEDDING_DIM
+from runtime.features.spec import MODALITIES
+from runtime.judging.calibration import SUBSETS, UNHEARD, UNHEARD_SUBSETS
 from runtime.store.bundle import Bundle
+from tests.train import tiny
 from train import calibrate, checkpoint, teacher
 from train.calibrate import Options
+from train.data.corpora import EMOTIONS
+from train.data.utterance import Utterance, collate
+from train.judging import Judge
+from train.judging import calibrate as calibrated
+from train.loop import Predictions
 from train.losses import teacher_loss
+from train.models.dmd import DMD
 from train.teacher import Taught
 
 
@@ -54,6 +65,38 @@ def test_strangers_say_how_sure_it_may_be(
     assert Bundle.load(tmp_path / "bundle", "fp32").calibration.to_dict() == fitted.to_dict()
     with pytest.raises(UsageError, match="was trained with emodb"):
         calibrate.run(replace(options, corpora="goemotions emodb"))
+
+
+@pytest.mark.parametrize("width", [0, 8])
+def test_voices_without_an_embedding_are_calibrated_apart(width: int, tokenizer_json: Path) -> None:
+    rng, drawn = np.random.default_rng(0), []
+    for u in tiny.utterances(56, tokenizer_json):
+        heard = rng.normal(u.emotion, 0.1, EMBEDDING_DIM).astype(np.float32)
+        drawn.append(replace(u, audio_embedding=heard))
+    settings = replace(tiny.CONFIG.model, embedding_audio=width)
+    torch.manual_seed(0)
+    dmd = DMD(settings, tiny.model(drawn).dmd.language, len(EMOTIONS))
+    dmd.fit_normalisation(collate(drawn))
+    seen: list[tuple[tuple[str, ...], bool]] = []
+
+    class Watched(Judge):
+        def predict(
+            self, utterances: Iterable[Utterance], subset: tuple[str, ...] = MODALITIES
+        ) -> Predictions:
+            shown = list(utterances)
+            seen.append((subset, any(u.audio_embedding.any() for u in shown)))
+            return super().predict(shown, subset)
+
+    corpus: Any = None  # read for its sentences alone, where it has any
+    found = calibrated(Watched(dmd, "fp32"), corpus, drawn, EMOTIONS)
+    rows_alone = UNHEARD_SUBSETS if width else ()
+    assert [*found.temperature] == [*found.uncertain_below] == [*SUBSETS, *rows_alone]
+    assert [heard for _, heard in seen] == [True] * len(SUBSETS) + [False] * len(rows_alone)
+    for subset in ("text+audio", "audio+vision"):
+        for way in ("", UNHEARD)[: 1 + bool(width)]:
+            alone = (m + way * (m == "audio") for m in subset.split("+"))
+            least = min(found.uncertain_below[m] for m in alone)
+            assert found.uncertain_below[subset + way] >= least
 
 
 def test_a_calibration_that_is_none_is_one_line(tmp_path: Path) -> None:
