@@ -112,10 +112,10 @@ def calibrate(
     Text alone is calibrated on sentences in their natural frequency where the corpus has them.
     """
     temperature, uncertain_below = {}, {}
-    utterances = list(utterances)
-    unheard = [replace(u, audio_embedding=no_embedding()) for u in utterances]
+    utterances, unheard = list(utterances), list[Utterance]()
     ways = [(subset, "") for subset in SUBSETS]
     if judge.dmd.config.embedding_audio:
+        unheard = [replace(u, audio_embedding=no_embedding()) for u in utterances]
         ways += [(subset, UNHEARD) for subset in SUBSETS if "audio" in subset]
     for subset, way in ways:
         shown: Iterable[Utterance] = unheard if way else utterances

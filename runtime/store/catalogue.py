@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..features.spec import SPEC
+
 __all__ = ["PARTS", "Archive", "Package", "Part", "sums"]
 
 
@@ -69,8 +71,8 @@ PARTS = (
         purpose="face landmarks and blendshapes",
         licence="Apache-2.0",
         n_bytes=3_758_596,
-        files=sums("""
-64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff  face_landmarker.task
+        files=sums(f"""
+{SPEC.face_model_sha256}  face_landmarker.task
 """),
         package=Package(requirement="dmd-live", module="", folder="assets"),
         url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/",
@@ -91,8 +93,8 @@ PARTS = (
         purpose="English speech to text",
         licence="MIT",
         n_bytes=43_943_830,
-        files=sums("""
-94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221  encoder_model.ort
+        files=sums(f"""
+{SPEC.encoder_sha256}  encoder_model.ort
 cf524c4862d36e9e5ab032eddc73637efd822d70e868ac575cf1a46e1e4708a0  decoder_model_merged.ort
 6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d  tokenizer.bin
 """),
