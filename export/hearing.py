@@ -3,6 +3,9 @@
 Noises are made here from a seed: a piece of music, a vacuum cleaner, a keyboard, and babble of six
 voices at once. Sentences come from a folder of sound files; without one, from the package of the
 speech recogniser. Levels are signal-to-noise ratios against speech of -26 dBFS.
+
+With `--noises`, recorded sounds without speech take the place of the made ones, and the settings of
+the detector are compared: sentences of which nothing is heard, and false utterances.
 """
 
 import json
@@ -20,9 +23,10 @@ from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import SPEC
 from runtime.sources.base import AudioChunk
 from runtime.sources.file import FileSource
+from runtime.speech.vad import VoiceActivity
 from runtime.system.files import write_file
 from runtime.utterances.cutter import Cutter
-from runtime.utterances.segmenter import Segment
+from runtime.utterances.segmenter import Segment, Segmenter, SegmenterConfig
 
 __all__ = ["NOISES", "Options", "main", "segments"]
 
@@ -30,10 +34,25 @@ Float = NDArray[np.float64]
 Sound = NDArray[np.float32]
 
 _RATE = SPEC.sample_rate_hz
+_CHUNK_S = VoiceActivity.CHUNK / _RATE
 _SPEECH = 10.0 ** (-26 / 20)  # root mean square of the sentences
 _GAP_S = 1.5  # between sentences
 _LONGEST_S = 8.0
 _LOUDEST_S = 0.2  # of a sentence: what an utterance must cover
+_NOISE_S = 240.0  # of a recorded noise, at most
+_BEFORE_S, _AFTER_S = 1.0, 1.5  # silence about each sound where settings are compared
+_SETTINGS = tuple(
+    SegmenterConfig(open_at=open_at, close_below=close_below, min_speech_s=min_speech_s)
+    for open_at, close_below, min_speech_s in (
+        (0.5, 0.35, 0.2),
+        (0.5, 0.35, 0.1),
+        (0.5, 0.35, 0.06),
+        (0.4, 0.25, 0.1),
+        (0.3, 0.2, 0.2),
+        (0.3, 0.2, 0.1),
+        (0.2, 0.1, 0.3),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +65,11 @@ class Options:
     minutes: float = option(5.0, metavar="MIN", help="of each noise at each level")
     sentences: int = option(60, metavar="N", help="at each level, at most")
     levels: str = option("20,10,5,0,-5", metavar="DB,DB", help="signal-to-noise ratios in dB")
+    noises: str | None = option(
+        None,
+        metavar="FOLDER",
+        help="recorded sounds without speech: compare the detector's settings on them",
+    )
     json: str | None = option(None, metavar="FILE", help="write the figures here as well")
 
 
@@ -116,7 +140,7 @@ def segments(samples: Sound) -> list[Segment]:
 
 def measure(options: Options) -> list[dict[str, float | str]]:
     """One row for each noise and level."""
-    voices = _voices(options.voices)
+    voices = _sounds(options.voices, _LONGEST_S)
     rows: list[dict[str, float | str]] = []
     cases = [(name, float(db)) for name in NOISES for db in options.levels.split(",")]
     n_sentences = min(options.sentences, len(voices))
@@ -155,8 +179,56 @@ def table(rows: list[dict[str, float | str]]) -> str:
     return "\n".join(lines)
 
 
-def _voices(folder: str | None) -> list[Float]:
-    """Sentences at the level of speech, cut out of sound files."""
+def compare(options: Options) -> list[dict[str, float]]:
+    """One row for each setting of the detector. Every sound begins a stream of its own."""
+    voices = [_probabilities(v) for v in tqdm(_sounds(options.voices, _LONGEST_S), "voices")]
+    noises = [_probabilities(n) for n in tqdm(_sounds(options.noises, _NOISE_S), "noises")]
+    hours = sum(len(noise) for noise in noises) * _CHUNK_S / 3_600
+    return [
+        {
+            "open_at": setting.open_at,
+            "close_below": setting.close_below,
+            "min_speech_s": setting.min_speech_s,
+            "missed": sum(not _cut(voice, setting) for voice in voices),
+            "voices": len(voices),
+            "false_per_hour": sum(len(_cut(noise, setting)) for noise in noises) / hours,
+            "hours": hours,
+        }
+        for setting in _SETTINGS
+    ]
+
+
+def comparison(rows: list[dict[str, float]]) -> str:
+    """Markdown: the settings, the sentences missed, the false utterances an hour."""
+    lines = [
+        "| Opens at | Closes below | Voice needed | Missed | False utterances an hour |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['open_at']:g} | {row['close_below']:g} | {row['min_speech_s']:g} s | "
+        f"{row['missed']} of {row['voices']} | {row['false_per_hour']:.0f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _probabilities(sound: Float) -> list[float]:
+    """How likely each chunk of a sound, with silence about it, is speech."""
+    silence = [np.zeros(int(seconds * _RATE)) for seconds in (_BEFORE_S, _AFTER_S)]
+    samples = _clipped(np.concatenate([silence[0], sound, silence[1]]))
+    voice, size = VoiceActivity(), VoiceActivity.CHUNK
+    n = len(samples) // size * size
+    return [voice.probability(piece) for piece in samples[:n].reshape(-1, size)]
+
+
+def _cut(probabilities: list[float], setting: SegmenterConfig) -> list[Segment]:
+    segmenter = Segmenter(_CHUNK_S, 0.0, setting)
+    found = [*map(segmenter.push, probabilities), segmenter.flush()]
+    return [segment for segment in found if segment is not None]
+
+
+def _sounds(folder: str | None, longest_s: float) -> list[Float]:
+    """Sounds at the level of speech: whole files, or the recogniser's sentences, cut apart."""
     if folder is None:
         import moonshine_voice
 
@@ -171,7 +243,7 @@ def _voices(folder: str | None) -> list[Float]:
         whole = Segment(0.0, len(sound) / _RATE)
         for part in [whole] if folder is not None else segments(sound):
             voice = sound[int(part.start_s * _RATE) : int(part.end_s * _RATE)].astype(np.float64)
-            voice = voice[: int(_LONGEST_S * _RATE)]
+            voice = voice[: int(longest_s * _RATE)]
             if len(voice) and voice.any():
                 voices.append(voice * _SPEECH / np.sqrt((voice**2).mean()))
     if not voices:
@@ -205,10 +277,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, argv, prog="python -m export.hearing")
     try:
-        rows = measure(options)
+        if options.noises is not None:
+            settings = compare(options)
+            found, told = comparison(settings), json.dumps(settings, indent=2)
+        else:
+            rows = measure(options)
+            found, told = table(rows), json.dumps(rows, indent=2)
         if options.json is not None:
-            write_file(Path(options.json), json.dumps(rows, indent=2).encode())
-        print(table(rows))
+            write_file(Path(options.json), told.encode())
+        print(found)
     except DmdLiveError as error:
         print(f"export.hearing: {error}", file=sys.stderr)
         return 2

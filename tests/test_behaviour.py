@@ -26,6 +26,7 @@ from runtime.features.vision import VisionFeatures
 from runtime.judging.calibration import subset_name
 from runtime.store import models
 from runtime.store.bundle import Bundle
+from tests.sound import write_wav
 from train.data import corpora
 from train.data.sounds import decode_audio, spoken
 from train.prepare import prepare
@@ -201,14 +202,10 @@ def test_a_flat_reading_is_no_confident_emotion(
 
 @pytest.mark.parametrize("room", ["silent", "hum"])
 def test_an_empty_room_is_no_event(root: Path, tmp_path: Path, room: str) -> None:
-    import wave
-
     rng, seconds = np.random.default_rng(0), np.arange(5 * 16_000) / 16_000
     hum = 0.01 * np.sin(2 * np.pi * 50 * seconds) + rng.normal(0, 0.002, len(seconds))
-    with wave.open(str(tmp_path / "room.wav"), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes((32_767 * hum * (room == "hum")).astype(np.int16).tobytes())
-    command = [sys.executable, "-m", "runtime.cli", "--file", tmp_path / "room.wav", "--json"]
+    path = write_wav(tmp_path / "room.wav", hum * (room == "hum"))
+    command = [sys.executable, "-m", "runtime.cli", "--file", path, "--json"]
     out = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert (out.returncode, out.stdout) == (0, ""), out.stderr
     assert "nobody spoke" in out.stderr

@@ -77,7 +77,7 @@ class TrainingDMD(nn.Module):
     def forward(self, batch: dict[str, Tensor], taught: Tensor | None = None) -> Losses:
         """All loss terms of one collated batch (labels `emotion` (B,), `sentiment` (B,)).
 
-        `taught` (B, 1 + n_emotions): what a teacher DMD says of the same utterances, whole.
+        `taught`: what a teacher says of the same utterances (`teacher_loss`).
         """
         features = gather(self.dmd(share(batch)))
         config, present = self.config, features.present
@@ -117,7 +117,8 @@ class TrainingDMD(nn.Module):
         if self.matching is not None:
             terms |= self.matching(features, agree, margin_labels(batch, config.margin)[0])
         if taught is not None:
-            terms["teacher"] = teacher_loss(features.outputs, taught, config.teacher_temperature)
+            said = (features.outputs, features.arousal)
+            terms["teacher"] = teacher_loss(*said, taught, config.teacher_temperature)
         return Losses(self._total(terms), {name: term.detach() for name, term in terms.items()})
 
     def _decoupling(
@@ -185,16 +186,18 @@ def _task_losses(
     }
 
 
-def teacher_loss(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """Soft targets (Hinton et al. 2015): KL divergence of the emotions at `temperature`, times its
-    square, plus L1 of the sentiment. Both (B, 1 + n_emotions); the teacher gets no gradient.
+def teacher_loss(outputs: Tensor, arousal: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """What a teacher says of the same utterances; it gets no gradient. `arousal` (B,) is raw.
 
-    A teacher of sentiment alone says (B, 1), NaN of what it has not read.
+    A whole one says (B, 1 + n_emotions), as `outputs`: soft targets (Hinton et al. 2015), the KL
+    divergence of the emotions at `temperature`, times its square, plus L1 of the sentiment. One
+    that rates says (B, 2), sentiment and arousal, NaN of what it has not read: L1 of both.
     """
-    if taught.shape[1] == 1:
+    if taught.shape[1] == 2:
         known = ~taught[:, 0].isnan()
-        gap = outputs[:, 0] - torch.where(known, taught[:, 0], 0.0)
-        return masked_mean(gap.abs(), known)
+        told = taught.nan_to_num()
+        gaps = (outputs[:, 0] - told[:, 0]).abs() + (arousal.tanh() - told[:, 1]).abs()
+        return masked_mean(gaps, known)
     return discrepancy(outputs, taught.detach(), temperature).mean()
 
 

@@ -73,7 +73,8 @@ class TrainingOther(nn.Module):
         method = self.dmd.terms(outcome, batch, self._teach(batch))
         weights: dict[str, float] = {"arousal": config.arousal, **self.dmd.weights}
         if taught is not None:
-            method["teacher"] = teacher_loss(outcome.outputs, taught, config.teacher_temperature)
+            said = (outcome.outputs, outcome.arousal)
+            method["teacher"] = teacher_loss(*said, taught, config.teacher_temperature)
             weights["teacher"] = config.lambda_teacher
         terms |= method
         total = torch.stack(

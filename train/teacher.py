@@ -1,7 +1,7 @@
 """A trained DMD that teaches another one by soft targets.
 
 `python -m train.teacher --checkpoint DIR --data DATA --out taught.safetensors` lets a teacher read
-all sentences once and keeps the sentiments that it finds, for `train.run --taught`.
+all sentences once and keeps the sentiment and the arousal that it finds, for `train.run --taught`.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from . import checkpoint
 from .data import corpora
 from .data.utterance import Utterance, collate
 from .loop import batched
+from .models.dmd import Features
 
 __all__ = ["Options", "Taught", "Teacher", "main"]
 
@@ -34,16 +35,17 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Let a teacher of words read training sentences and keep the sentiments it sees in them."""
+    """Let a teacher of words read training sentences and keep how it rates them."""
 
     checkpoint: str = option(metavar="DIR", help="the teacher: what train.run wrote")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     corpora: str = option(
-        "mosi mosei vader/movieReviewSnippets",
+        "mosi mosei emobank goemotions meld vader/movieReviewSnippets",
         metavar="NAMES",
         help="corpora whose training sentences are read",
     )
-    out: str = option("taught.safetensors", metavar="FILE", help="where the sentiments go")
+    out: str = option("taught.safetensors", metavar="FILE", help="where the ratings go")
+    precision: str = option("fp32", choices=("fp32", "bf16"), help="precision of the reading")
     threads: int = option(2, metavar="N", help="threads of torch; results depend on their number")
 
 
@@ -75,13 +77,14 @@ def _read_all(options: Options) -> None:
     )
     if not sentences:
         raise UsageError(f"{options.data}: no training sentence of {options.corpora}")
-    teacher = Teacher(Path(options.checkpoint), torch.device("cpu"), words_only=True)
+    here = torch.device("cpu")
+    teacher = Teacher(Path(options.checkpoint), here, options.precision, words_only=True)
     parts = [teacher.read(part) for part in batched(sentences, _BATCH)]
-    told = [teacher(part)[:, 0] for part in tqdm(parts, "the teacher reads", unit="batch")]
+    told = [teacher.rate(part) for part in tqdm(parts, "the teacher reads", unit="batch")]
     out = Path(options.out)
     partial = out.with_suffix(f".{os.getpid()}.partial")
     keys = torch.tensor([_key(sentence) for sentence in sentences], dtype=torch.int64)
-    save_file({"keys": keys, "sentiment": torch.cat(told).contiguous()}, partial)
+    save_file({"keys": keys, "ratings": torch.cat(told)}, partial)
     os.replace(partial, out)
     print(f"{out}: {len(sentences)} sentences")
 
@@ -92,25 +95,27 @@ def _key(sentence: str) -> int:
 
 
 class Taught:
-    """The sentiments that `train.teacher` kept. Raises UsageError for a file that is not such."""
+    """The ratings that `train.teacher` kept. Raises UsageError for a file that is not such."""
 
     def __init__(self, path: Path) -> None:
         try:
             found = load_file(path)
-            pairs = zip(found["keys"].tolist(), found["sentiment"].tolist(), strict=True)
-        except (OSError, SafetensorError, KeyError) as error:
+            pairs = zip(found["keys"].tolist(), found["ratings"], strict=True)
+            self._known: dict[int, Tensor] = dict(pairs)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UsageError(f"{path}: not what train.teacher wrote ({error})") from error
-        self._known: dict[int, float] = dict(pairs)
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensor:
-        """(B, 1) sentiments in about [-3, 3]; NaN of utterances that are not words alone, or that
-        were not read."""
+        """(B, 2): sentiments in about [-3, 3] and arousals in [-1, 1]; NaN of utterances that are
+        not words alone, or that were not read."""
+        unknown = torch.full((2,), float("nan"))
         alone = [not len(u.audio) and not len(u.vision) for u in utterances]
-        told = [
-            self._known.get(_key(u.id), float("nan")) if words else float("nan")
-            for u, words in zip(utterances, alone, strict=True)
-        ]
-        return torch.tensor(told)[:, None]
+        return torch.stack(
+            [
+                self._known.get(_key(u.id), unknown) if words else unknown
+                for u, words in zip(utterances, alone, strict=True)
+            ]
+        )
 
 
 class Teacher:
@@ -151,12 +156,20 @@ class Teacher:
         outputs = load_file(path)["outputs"].to(self._device)
         self._told = {u.words: row for u, row in zip(sentences, outputs, strict=True)}
 
-    @torch.no_grad()
+    def rate(self, utterances: Sequence[Utterance]) -> Tensor:
+        """(B, 2): the sentiments in about [-3, 3] and the arousals in [-1, 1]."""
+        found = self._features(utterances)
+        return torch.stack([found.outputs[:, 0], found.arousal.tanh()], dim=1).float()
+
     def _outputs(self, utterances: Sequence[Utterance]) -> Tensor:
+        return self._features(utterances).outputs.float()
+
+    @torch.no_grad()
+    def _features(self, utterances: Sequence[Utterance]) -> Features:
         batch = collate([self.retold(utterance) for utterance in utterances])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
-            outputs = self.model({n: t.to(self._device) for n, t in batch.items()}).outputs
-        return outputs.float()
+            found: Features = self.model({n: t.to(self._device) for n, t in batch.items()})
+        return found
 
     def read(self, sentences: Sequence[str]) -> list[Utterance]:
         """Utterances of text alone."""

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import wave
 from pathlib import Path
 
 import av
@@ -15,6 +14,7 @@ from export import evaluate
 from export.evaluate import Options
 from export.scores import sentiment_scores
 from runtime.errors import UsageError
+from tests.sound import write_wav
 
 KEYS = {"n", "accuracy", "uar", "macro_f1", "ece", "uncertain", "sure_and_wrong", "false_alarms",
         "recall", "confusion", "unreadable"}  # fmt: skip
@@ -33,9 +33,8 @@ def people(tmp_path_factory: pytest.TempPathFactory, root: Path, demo: Path) -> 
         source = root / "tests" / "golden" / "emodb" / f"{name}.flac"
         (folder / "voices" / emotion / source.name).write_bytes(source.read_bytes())
     (folder / "voices" / "angry" / "broken.wav").write_bytes(b"RIFF")
-    with wave.open(str(folder / "voices" / "neutral" / "hum.wav"), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(np.random.default_rng(0).integers(-50, 50, 16_000, np.int16).tobytes())
+    hiss = np.random.default_rng(0).uniform(-0.0015, 0.0015, 16_000)
+    write_wav(folder / "voices" / "neutral" / "hiss.wav", hiss)
     (folder / "faces" / "happiness").mkdir(parents=True)
     with av.open(str(demo)) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="bgr24")

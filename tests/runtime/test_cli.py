@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runtime.schemas import SCHEMA
+from tests.sound import write_wav
 
 KEYS = json.loads(SCHEMA.read_text(encoding="utf-8"))["required"]
 
@@ -34,13 +34,6 @@ def dmd_live(root: Path, *args: str, timeout_s: float = 60) -> subprocess.Comple
 def events(out: subprocess.CompletedProcess[str]) -> list[dict]:
     assert out.returncode == 0, out.stderr
     return [json.loads(line) for line in out.stdout.splitlines()]
-
-
-def write_wav(path: Path, samples: np.ndarray) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes((samples * 32_767).astype(np.int16).tobytes())
-    return path
 
 
 @pytest.fixture(scope="module")

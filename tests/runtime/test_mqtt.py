@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime.errors import UsageError
@@ -23,6 +23,7 @@ from runtime.outputs.mqtt import Mqtt
 from runtime.outputs.outlet import Outlet
 from tests.runtime.made_events import made, until
 from tests.runtime.mosquitto import Certificates, Mosquitto, Reader, free_port
+from tests.sound import write_wav
 
 pytestmark = pytest.mark.usefixtures("remembering")
 
@@ -215,10 +216,8 @@ def test_a_killed_program_is_told_by_the_broker(mosquitto: Mosquitto, root: Path
 def test_commands_and_attacks(
     mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quiet = tmp_path / "quiet.wav"  # long enough for a slow machine
-    with wave.open(str(quiet), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(bytes(2 * 16_000 * 120))
+    # Long enough for a slow machine.
+    quiet = write_wav(tmp_path / "quiet.wav", np.zeros(16_000 * 120))
     topic = "robot/mood/command"
     mosquitto.publish(topic, b"mute", "-r", "-q", "1")  # of another time: it is not obeyed
     outlet = outlet_to(mosquitto)

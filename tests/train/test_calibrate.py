@@ -108,7 +108,7 @@ def test_a_calibration_that_is_none_is_one_line(tmp_path: Path) -> None:
         calibrate.read(tmp_path / "none.json", ("neutral",))
 
 
-def test_a_teacher_s_sentiments_are_kept_by_sentence(
+def test_a_teacher_s_ratings_are_kept_by_sentence(
     trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -118,11 +118,12 @@ def test_a_teacher_s_sentiments_are_kept_by_sentence(
     assert teacher.main() == 0
     assert "28 sentences" in capsys.readouterr().out
     taught = Taught(out)
-    known = teacher.Teacher(trained, torch.device("cpu")).read(["train sentence 1 of fear"])[0]
+    reader = teacher.Teacher(trained, torch.device("cpu"))
+    known = reader.read(["train sentence 1 of fear"])[0]
     asked = [replace(known, id=known.words), replace(known, id="something else")]
     heard = replace(asked[0], audio=np.zeros((5, asked[0].audio.shape[1]), np.float32))
-    said = taught([*asked, heard])[:, 0]
-    assert not said[0].isnan()
+    said = taught([*asked, heard])
+    torch.testing.assert_close(said[:1], reader.rate([known]))
     assert said[1:].isnan().all()  # never read; and no words alone
     monkeypatch.setattr(sys, "argv", [*argv, "--corpora", "mosi"])
     assert teacher.main() == 2
@@ -133,7 +134,9 @@ def test_a_teacher_s_sentiments_are_kept_by_sentence(
 
 
 def test_what_was_not_read_teaches_nothing() -> None:
-    outputs = torch.zeros(3, 8)
-    taught = torch.tensor([[1.0], [float("nan")], [-2.0]])
-    torch.testing.assert_close(teacher_loss(outputs, taught, 2.0), torch.tensor(1.5))
-    assert teacher_loss(outputs, taught[1:2].expand(3, 1), 2.0) == 0.0
+    outputs, arousal = torch.zeros(3, 8), torch.zeros(3)
+    unknown = float("nan")
+    taught = torch.tensor([[1.0, 0.25], [unknown, unknown], [-2.0, -0.25]])
+    found = teacher_loss(outputs, arousal, taught, 2.0)
+    torch.testing.assert_close(found, torch.tensor(1.75))
+    assert teacher_loss(outputs, arousal, taught[1:2].expand(3, 2), 2.0) == 0.0
