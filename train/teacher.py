@@ -24,8 +24,10 @@ from runtime.features.text import TextFeatures
 
 from . import checkpoint
 from .data import corpora
+from .data.labels import Text
 from .data.utterance import Utterance, collate
 from .loop import batched
+from .metrics import sentiment_metrics
 from .models.dmd import Features
 
 __all__ = ["Options", "Taught", "Teacher", "main"]
@@ -67,26 +69,46 @@ def _read_all(options: Options) -> None:
     torch.set_num_threads(options.threads)
     wanted = options.corpora.split()
     folders = {name.split("/")[0] for name in wanted}
+    texts = [t for t in corpora.texts(Path(options.data), folders) if t.corpus in wanted]
     sentences = sorted(
-        {
-            text.text
-            for text in corpora.texts(Path(options.data), folders)
-            if text.split == "train" and text.corpus in wanted
-        },
+        {text.text for text in texts if text.split == "train"},
         key=lambda text: (len(text), text),  # padding is computed too
     )
     if not sentences:
         raise UsageError(f"{options.data}: no training sentence of {options.corpora}")
     here = torch.device("cpu")
     teacher = Teacher(Path(options.checkpoint), here, options.precision, words_only=True)
-    parts = [teacher.read(part) for part in batched(sentences, _BATCH)]
-    told = [teacher.rate(part) for part in tqdm(parts, "the teacher reads", unit="batch")]
+    ratings = _ratings(teacher, sentences)
     out = Path(options.out)
     partial = out.with_suffix(f".{os.getpid()}.partial")
     keys = torch.tensor([_key(sentence) for sentence in sentences], dtype=torch.int64)
-    save_file({"keys": keys, "ratings": torch.cat(told)}, partial)
+    save_file({"keys": keys, "ratings": ratings}, partial)
     os.replace(partial, out)
     print(f"{out}: {len(sentences)} sentences")
+    for name in wanted:
+        rated = [
+            t for t in texts if t.corpus == name and t.split == "valid" and t.rating is not None
+        ]
+        if len(rated) > 1:
+            print(f"{name}, {len(rated)} validation sentences: {_agreement(teacher, rated)}")
+
+
+def _ratings(teacher: "Teacher", sentences: Sequence[str]) -> Tensor:
+    """(n, 2): what the teacher says of each sentence."""
+    parts = [teacher.read(part) for part in batched(sentences, _BATCH)]
+    return torch.cat(
+        [teacher.rate(part) for part in tqdm(parts, "the teacher reads", unit="batch")]
+    )
+
+
+def _agreement(teacher: "Teacher", rated: Sequence[Text]) -> str:
+    """How far the teacher agrees with people, as words."""
+    told = _ratings(teacher, [text.text for text in rated]).numpy()
+    found = sentiment_metrics(told[:, 0], np.array([text.rating for text in rated]))
+    arousal = np.array([float("nan") if t.arousal is None else t.arousal for t in rated])
+    if not np.isnan(arousal).any():
+        found["corr of arousal"] = float(np.corrcoef(told[:, 1], arousal)[0, 1])
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
 
 
 def _key(sentence: str) -> int:

@@ -133,6 +133,29 @@ def test_a_teacher_s_ratings_are_kept_by_sentence(
         Taught(out)
 
 
+def test_a_teacher_says_how_far_it_agrees_with_people(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ("good", "bad", "quiet", "loud")
+    rows = [f"{k},{split},{k + 1},{4 - k},3,{word} day" for split in ("train", "dev")
+            for k, word in enumerate(words)]  # fmt: skip
+    (tmp_path / "emobank").mkdir()
+    table = tmp_path / "emobank" / "emobank.csv"
+    table.write_text("id,split,V,A,D,text\n" + "\n".join(rows) + "\n")
+    argv = ["teacher", "--checkpoint", str(trained), "--data", str(tmp_path), "--threads", "1"]
+    out = tmp_path / "taught.safetensors"
+    monkeypatch.setattr(sys, "argv", [*argv, "--corpora", "emobank", "--out", str(out)])
+    assert teacher.main() == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{out}: 4 sentences"
+    assert said[1].startswith("emobank, 4 validation sentences: mae ")
+    reader = teacher.Teacher(trained, torch.device("cpu"))
+    told = reader.rate(reader.read([f"{word} day" for word in words]))[:, 1]
+    against = np.corrcoef(told, [1.0, 0.0, -1.0, -1.0])[0, 1]
+    assert said[1].endswith(f", corr of arousal {against:.3f}")
+
+
 def test_what_was_not_read_teaches_nothing() -> None:
     outputs, arousal = torch.zeros(3, 8), torch.zeros(3)
     unknown = float("nan")
