@@ -27,8 +27,9 @@ from .loop import (
 from .metrics import fit_temperature, risk_threshold
 from .models.inputs import Inputs
 
-__all__ = ["Judge", "calibrate", "fit_subset", "not_below_one_sense", "validate"]
+__all__ = ["Judge", "calibrate", "fit_subset", "not_below_one_sense", "selecting", "validate"]
 
+_N_RATED = 2_000  # validation sentences that a model of words alone is chosen by, at most
 _ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not called uncertain
 
 
@@ -87,18 +88,26 @@ class Judge:
         return table | self._own(found["+".join(MODALITIES)])
 
 
+def selecting(
+    corpus: Corpus, valid: Iterable[Utterance], *, words_alone: bool
+) -> Iterable[Utterance]:
+    """What the best epoch is chosen by: `valid`; a model of words alone, by rated sentences."""
+    rated = corpus.rated("valid", _N_RATED) if words_alone and isinstance(corpus, Composer) else []
+    return rated or valid
+
+
 def validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict[str, float]]:
     """A score to maximise, and what it is the mean of: macro-F1 (or, without emotions, minus the
     MAE) of the full input and, for models that take any subset, of each modality alone."""
-    masked = judge.dmd.config.masked
-    subsets = [MODALITIES, *((m,) for m in MODALITIES)] if masked else [MODALITIES]
+    words_alone = all(not len(u.audio) and not len(u.vision) for u in utterances)
+    each = judge.dmd.config.masked and not words_alone
     scores = {}
-    for subset in subsets:
+    for subset in [MODALITIES, *((m,) for m in MODALITIES)] if each else [MODALITIES]:
         metrics = judge.score(utterances, subset)
         name = "macro_f1" if "macro_f1" in metrics else "mae"
         scores[f"{name} {'+'.join(subset)}"] = metrics[name]
-    sign = 1.0 if judge.dmd.n_outputs > 1 else -1.0
-    return sign * float(np.mean(list(scores.values()))), scores
+    signed = [-value if name.startswith("mae") else value for name, value in scores.items()]
+    return float(np.mean(signed)), scores
 
 
 def calibrate(

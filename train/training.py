@@ -28,7 +28,7 @@ from .data import corpora
 from .data.compose import Composer
 from .data.open import FORMATS, VECTORS, classes, fit, open_corpus
 from .data.utterance import Corpus, Utterance, collate
-from .judging import Judge, calibrate, validate
+from .judging import Judge, calibrate, selecting, validate
 from .loop import Batch, hide, optimiser, train_epoch
 from .losses import TrainingDMD
 from .models.inputs import Inputs
@@ -108,9 +108,10 @@ def train(settings: Config, options: Options) -> None:
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
     model = training_model(dmd, settings, options.teacher_checkpoint).to(target)
+    told = selecting(corpus, valid, words_alone=settings.data.text_share == 1.0)
     wanted = options.tensorboard and parallel.is_first()
     with Board(out, wanted=wanted, n_done=state.epoch) as board:
-        _run_epochs(model, corpus, valid, settings, state, teacher, board)
+        _run_epochs(model, corpus, told, settings, state, teacher, board)
     state.restore_best(model)
     judge = Judge(dmd, precision, scale=settings.data.sentiment_scale)
     if emotions:

@@ -23,7 +23,7 @@ from train import calibrate, checkpoint, teacher
 from train.calibrate import Options
 from train.data.corpora import EMOTIONS
 from train.data.utterance import Utterance, collate
-from train.judging import Judge
+from train.judging import Judge, validate
 from train.judging import calibrate as calibrated
 from train.loop import Predictions
 from train.losses import teacher_loss
@@ -154,6 +154,16 @@ def test_a_teacher_says_how_far_it_agrees_with_people(
     told = reader.rate(reader.read([f"{word} day" for word in words]))[:, 1]
     against = np.corrcoef(told, [1.0, 0.0, -1.0, -1.0])[0, 1]
     assert said[1].endswith(f", corr of arousal {against:.3f}")
+
+
+def test_a_model_of_words_alone_is_chosen_by_its_ratings(trained: Path) -> None:
+    reader = teacher.Teacher(trained, torch.device("cpu"))
+    read = reader.read(["a good day", "a bad day", "a day"])
+    rated = [replace(reader.retold(u), sentiment=k - 1.0) for k, u in enumerate(read)]
+    score, scores = validate(Judge(reader.model, "fp32"), rated)
+    said = reader.rate(read)[:, 0].numpy()
+    assert scores == {"mae text+audio+vision": pytest.approx(np.abs(said - [-1, 0, 1]).mean())}
+    assert score == -scores["mae text+audio+vision"]
 
 
 def test_what_was_not_read_teaches_nothing() -> None:

@@ -147,9 +147,10 @@ class Composer:
                 out.append(replace(utterance, id=f"{split}-{len(out):05d}"))
         return out
 
-    def rated(self, split: str) -> list[Utterance]:
-        """Text-only utterances with human sentiment ratings, as many as `held_out` at the most."""
-        n = self._config.n_valid if split == "valid" else self._config.n_test
+    def rated(self, split: str, most: int = 0) -> list[Utterance]:
+        """Text-only utterances with human sentiment ratings; at most as many as `held_out`, or as
+        `most` says."""
+        n = most or (self._config.n_valid if split == "valid" else self._config.n_test)
         order = np.random.default_rng(0).permutation(len(self._rated[split]))[:n]
         return [self._text_only(self._rated[split][k]) for k in order]
 
