@@ -1,7 +1,6 @@
 """Extract the runtime's features from recordings once: `python -m train.prepare`."""
 
 import hashlib
-import json
 import os
 import sys
 import zlib
@@ -30,7 +29,7 @@ from runtime.store import models
 from runtime.system.files import write_file
 
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
-from .data.crops import cached, centre, find_faces
+from .data.crops import cached, centre, content_key, find_faces
 from .data.sounds import Channel, joined, spoken, spoken_again
 from .recordings import prepare_recordings
 
@@ -140,16 +139,17 @@ def prepare(
 
     `embeddings`: also what the recogniser's encoder makes of the voices.
 
-    The cache is keyed by what decides an audio row and by name, size and date of every recording.
+    The cache is keyed by what decides an audio row and by name and content of every recording.
     Raises DataError, naming the file, when one cannot be read.
     """
     clips, pictures = voices(data, only), faces(data, only)
-    stats = [
-        (r.split, [(str(part.relative_to(data)), _stamp(part)) for part in r.parts or (r.path,)])
-        for r in clips
-    ]
+    files = (
+        (f"{k} {clip.split} {part.relative_to(data)}", part)
+        for k, clip in enumerate(clips)
+        for part in clip.parts or (clip.path,)
+    )
     contract = [_VERSION, _N_CHANNELS, {name: asdict(SPEC)[name] for name in _AUDIO_FIELDS}]
-    key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
+    key = content_key(contract, files)
     arrays = cached(cache_folder / f"{key}.safetensors", partial(_extract, clips))
     ends = np.cumsum(arrays["audio_lengths"])
     heard: Iterable[Float] = repeat(no_embedding(), len(ends))
@@ -250,11 +250,6 @@ def _embeddings(grey: NDArray[np.uint8]) -> Float:
         for k in tqdm(range(0, len(grey), _BATCH), "appearance", unit="batch")
     ]
     return np.concatenate([np.zeros((0, SPEC.appearance_dim), np.float32), *parts])
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 if __name__ == "__main__":

@@ -162,7 +162,10 @@ def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
         assert not any(embedding.any() for _, embedding in versions)  # nobody asked for them
     caches = list((tmp_path / "cache").iterdir())
     written = [cache.stat().st_mtime_ns for cache in caches]
+    for path in data.rglob("*.*"):
+        os.utime(path, (1, 1))  # a folder that was copied or mounted anew
     again = prepare(data, tmp_path / "cache")
+    assert sorted((tmp_path / "cache").iterdir()) == sorted(caches)
     assert [cache.stat().st_mtime_ns for cache in caches] == written
     for cache in caches:
         cache.write_bytes(cache.read_bytes()[:100])  # cut short: made anew, not trusted
@@ -171,6 +174,9 @@ def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
         for (one, _), (other, _), (third, _) in zip(a, b, c, strict=True):
             np.testing.assert_array_equal(one, other)
             np.testing.assert_array_equal(one, third)
+    write_flac(data / "emodb" / "16a01Wa.flac", np.random.default_rng(1).normal(0, 0.1, 16_000))
+    prepare(data, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) > len(caches)
 
 
 def test_an_unreadable_recording_is_named(data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,7 +24,7 @@ from runtime.store import models
 
 from .corpora import DataError
 
-__all__ = ["MARGIN", "Crops", "cached", "centre", "find_faces"]
+__all__ = ["MARGIN", "Crops", "cached", "centre", "content_key", "find_faces"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,17 +50,21 @@ class Crops:
 def find_faces(pictures: Sequence[Path], cache_folder: Path) -> Crops:
     """The largest face of every picture, from the cache or found now.
 
-    The cache is keyed by the face model and by name, size and date of the pictures. Raises
-    DataError for a file that is not a picture.
+    The cache is keyed by the face model and by name and content of the pictures. Raises DataError
+    for a file that is not a picture.
     """
-    stats = [
-        (f"{path.parent.name}/{path.name}", path.stat().st_size, path.stat().st_mtime_ns)
-        for path in pictures
-    ]
     contract = [_VERSION, SPEC.face_model_sha256, SPEC.appearance_size, SPEC.vision_dim]
-    key = hashlib.sha256(json.dumps([contract, stats]).encode()).hexdigest()[:16]
+    key = content_key(contract, ((f"{path.parent.name}/{path.name}", path) for path in pictures))
     stored = cached(cache_folder / f"faces-{key}.safetensors", partial(_look, pictures))
     return Crops(stored["grey"], stored["rows"])
+
+
+def content_key(contract: Sequence[object], files: Iterable[tuple[str, Path]]) -> str:
+    """16 digits that stand for `contract` and for names and contents of files, not their dates."""
+    digest = hashlib.sha256(json.dumps(contract).encode())
+    for name, path in files:
+        digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def cached(path: Path, make: Callable[[], Arrays]) -> Arrays:
