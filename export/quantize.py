@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = ["Judge", "Options", "quantize", "run"]
 _N_EXAMPLES = 96
 _N_RANKING = 100
 _N_TIMED = 30
+_N_RATED = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,13 @@ def run(options: Options) -> None:
     folder = Path(options.bundle)
     source = Bundle.load(folder, "fp32")
     config = from_dict(source.info["provenance"]["config"])
+    # Twice what training validates on: of few utterances, each moves a metric too far.
+    config = replace(config, data=replace(config.data, n_valid=2 * config.data.n_valid))
     composer = compose(Path(options.data), config, source.tokenizer_json, Path(options.cache))
     spread = np.linspace(0, composer.n_training - 1, _N_EXAMPLES).astype(int)
     examples = [composer.training(0, int(k)) for k in spread]
-    judge = Judge(
-        source.model, composer.held_out("valid"), composer.rated("valid"), source.calibration
-    )
+    rated = composer.rated("valid", _N_RATED)
+    judge = Judge(source.model, composer.held_out("valid"), rated, source.calibration)
     recipes = tuple(PRECISIONS) if options.recipe == "auto" else (options.recipe,)
     times: dict[str, float] = {}
     for recipe in recipes:
