@@ -108,10 +108,9 @@ def train(settings: Config, options: Options) -> None:
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
     model = training_model(dmd, settings, options.teacher_checkpoint).to(target)
-    told = selecting(corpus, valid, words_alone=settings.data.text_share == 1.0)
     wanted = options.tensorboard and parallel.is_first()
     with Board(out, wanted=wanted, n_done=state.epoch) as board:
-        _run_epochs(model, corpus, told, settings, state, teacher, board)
+        _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
     judge = Judge(dmd, precision, scale=settings.data.sentiment_scale)
     if emotions:
@@ -236,6 +235,7 @@ def _run_epochs(
     state.restore(model, adam, schedule)
     parallel_model = parallel.wrap(model)
     judge = Judge(model.dmd, optim.precision, scale=settings.data.sentiment_scale)
+    valid = selecting(corpus, valid, words_alone=settings.data.text_share == 1.0)
     for epoch in range(state.epoch, optim.epochs):
         if epoch - state.best_epoch > optim.patience or epoch == optim.stop_after > 0:
             break
