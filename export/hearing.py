@@ -214,8 +214,7 @@ def comparison(rows: list[dict[str, float]]) -> str:
 
 def _probabilities(sound: Float) -> list[float]:
     """How likely each chunk of a sound, with silence about it, is speech."""
-    silence = [np.zeros(int(seconds * _RATE)) for seconds in (_BEFORE_S, _AFTER_S)]
-    samples = _clipped(np.concatenate([silence[0], sound, silence[1]]))
+    samples = _clipped(np.pad(sound, (int(_BEFORE_S * _RATE), int(_AFTER_S * _RATE))))
     voice, size = VoiceActivity(), VoiceActivity.CHUNK
     n = len(samples) // size * size
     return [voice.probability(piece) for piece in samples[:n].reshape(-1, size)]

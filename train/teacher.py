@@ -107,7 +107,7 @@ def _agreement(teacher: "Teacher", rated: Sequence[Text]) -> str:
     found = sentiment_metrics(told[:, 0], np.array([text.rating for text in rated]))
     arousal = np.array([float("nan") if t.arousal is None else t.arousal for t in rated])
     if not np.isnan(arousal).any():
-        found["corr of arousal"] = float(np.corrcoef(told[:, 1], arousal)[0, 1])
+        found["corr of arousal"] = sentiment_metrics(told[:, 1], arousal)["corr"]
     return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
 
 

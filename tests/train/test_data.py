@@ -179,6 +179,12 @@ def test_features_are_extracted_once(data: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) > len(caches)
 
 
+def test_a_folder_in_a_recording_s_place_is_named(data: Path, tmp_path: Path) -> None:
+    (data / "emodb" / "08a01Fa.flac").mkdir()
+    with pytest.raises(DataError, match=r"08a01Fa\.flac: cannot be read"):
+        prepare(data, tmp_path / "cache")
+
+
 def test_an_unreadable_recording_is_named(data: Path, tmp_path: Path) -> None:
     (data / "emodb" / "08a01Fa.flac").write_bytes(b"not flac")
     with pytest.raises(DataError, match=r"08a01Fa\.flac"):

@@ -60,10 +60,15 @@ def find_faces(pictures: Sequence[Path], cache_folder: Path) -> Crops:
 
 
 def content_key(contract: Sequence[object], files: Iterable[tuple[str, Path]]) -> str:
-    """16 digits that stand for `contract` and for names and contents of files, not their dates."""
+    """16 digits that stand for `contract` and for names and contents of files, not their dates.
+    Raises DataError for a file that cannot be read."""
     digest = hashlib.sha256(json.dumps(contract).encode())
     for name, path in files:
-        digest.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        digest.update(name.encode() + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 
