@@ -42,7 +42,7 @@ class Options:
     checkpoint: str = option(metavar="DIR", help="the teacher: what train.run wrote")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     corpora: str = option(
-        "mosi mosei emobank vader/movieReviewSnippets",
+        "mosi mosei emobank vader/movieReviewSnippets goemotions meld",
         metavar="NAMES",
         help="corpora whose training sentences are read",
     )
