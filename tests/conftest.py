@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.again import remember
@@ -62,6 +63,27 @@ def root() -> Path:
 def demo(root: Path) -> Path:
     """The shipped clip: a talking face and two spoken sentences."""
     return root / "runtime" / "demo" / "demo.mp4"
+
+
+@pytest.fixture(scope="session")
+def clip(once: Once, demo: Path) -> Path:
+    """The demo clip with every third picture, 8 a second: most of the time goes into them."""
+
+    def make(folder: Path) -> None:
+        with av.open(str(demo)) as source, av.open(str(folder / "clip.mkv"), "w") as target:
+            given = source.streams.video[0]
+            video = target.add_stream("ffv1", rate=given.average_rate)  # loses nothing
+            video.width, video.height, video.pix_fmt = given.width, given.height, given.pix_fmt
+            audio = target.add_stream("pcm_s16le", rate=16_000, layout="mono")
+            resampler = av.AudioResampler("s16", "mono", 16_000)
+            pictures = [frame for k, frame in enumerate(source.decode(video=0)) if k % 3 == 0]
+            source.seek(0)
+            sound = [out for f in source.decode(audio=0) for out in resampler.resample(f)]
+            for stream, frames in ((video, pictures), (audio, sound)):
+                for frame in (*frames, None):
+                    target.mux(stream.encode(frame))
+
+    return once("clip", make) / "clip.mkv"
 
 
 @pytest.fixture(scope="session")

@@ -79,10 +79,10 @@ def server() -> Iterator[str]:
 
 
 def test_a_conversation_with_an_openai_compatible_server(
-    root: Path, demo: Path, tmp_path: Path, server: str
+    root: Path, clip: Path, tmp_path: Path, server: str
 ) -> None:
     out, err = example(
-        root, tmp_path, "openai_loop.py", server, "tiny", demo, OPENAI_API_KEY="secret"
+        root, tmp_path, "openai_loop.py", server, "tiny", clip, OPENAI_API_KEY="secret"
     )
     assert out.splitlines()[2:] == ["> Answer 2."]
     assert err.startswith("no answer: HTTP Error 503")
@@ -96,12 +96,12 @@ def test_a_conversation_with_an_openai_compatible_server(
 
 
 def test_a_conversation_goes_on_without_server_and_without_speech(
-    root: Path, demo: Path, silence: Path, tmp_path: Path
+    root: Path, clip: Path, silence: Path, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    out, err = example(root, tmp_path, "openai_loop.py", url, "tiny", demo)
+    out, err = example(root, tmp_path, "openai_loop.py", url, "tiny", clip)
     assert (len(out.splitlines()), err.count("no answer: ")) == (2, 2)
     assert example(root, tmp_path, "openai_loop.py", url, "tiny", silence) == ("", "")
 
@@ -114,13 +114,13 @@ def test_a_conversation_goes_on_without_server_and_without_speech(
     ],
 )
 def test_frameworks(
-    root: Path, demo: Path, silence: Path, tmp_path: Path, name: str, package: str, wheel: str
+    root: Path, clip: Path, silence: Path, tmp_path: Path, name: str, package: str, wheel: str
 ) -> None:
     here = importlib.util.find_spec(package.split(".")[0])
     if here is None or importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed (pip install {wheel})")
     home = {"HOME": str(tmp_path)}
-    out, _ = example(root, tmp_path, name, demo, **home)
+    out, _ = example(root, tmp_path, name, clip, **home)
     lines = out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("[") and " %" in line for line in lines)
@@ -146,9 +146,9 @@ def test_a_missing_framework_gives_one_line(root: Path, tmp_path: Path, name: st
 
 
 def test_a_reachy_mini_without_its_package(
-    root: Path, demo: Path, silence: Path, tmp_path: Path
+    root: Path, clip: Path, silence: Path, tmp_path: Path
 ) -> None:
-    out, err = example(root, tmp_path, "reachy_mini_loop.py", demo)
+    out, err = example(root, tmp_path, "reachy_mini_loop.py", clip)
     assert "antennas: " in out
     assert err == "reachy_mini is not installed: poses are printed\n"
     assert example(root, tmp_path, "reachy_mini_loop.py", silence)[0] == ""
@@ -176,7 +176,7 @@ print(json.dumps(robot.poses))
 
 
 def test_a_robot_moves_smoothly_to_the_emotion_and_breathes_alone(
-    root: Path, demo: Path, silence: Path, tmp_path: Path
+    root: Path, clip: Path, silence: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "dmd_live").symlink_to(root / "runtime")
 
@@ -191,7 +191,7 @@ def test_a_robot_moves_smoothly_to_the_emotion_and_breathes_alone(
         assert out.returncode == 0, out.stderr
         return np.array(json.loads(out.stdout))
 
-    moved = poses(demo)
+    moved = poses(clip)
     assert len(moved) > 200
     assert moved[:, 0].max() == pytest.approx(0.35, abs=0.08)  # happy, and a breath
     assert moved[:, 2].min() == pytest.approx(-0.15, abs=0.03)

@@ -177,7 +177,7 @@ def test_the_refusal_of_connections_works(root: Path) -> None:
     assert "socket.getaddrinfo" in out.stderr
 
 
-def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
+def test_examples_run(root: Path, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "dmd_live").symlink_to(root / "runtime")
     names = sorted(path.name for path in (root / "examples").glob("*.py"))
     of_agents = {"livekit_hook.py", "openai_loop.py", "pipecat_processor.py", "reachy_mini_loop.py"}
@@ -185,7 +185,7 @@ def test_examples_run(root: Path, demo: Path, tmp_path: Path) -> None:
     assert names == ["asyncio_app.py", "control_loop.py", "frame_source.py"]
     running = {
         name: subprocess.Popen(
-            [sys.executable, root / "examples" / name, demo],
+            [sys.executable, root / "examples" / name, clip],
             env={"PATH": "", "PYTHONPATH": str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -16,7 +16,6 @@ from runtime.live import EmotionStream
 from runtime.schemas import EmotionEvent
 from runtime.sources.base import Packet
 from runtime.sources.file import FileSource
-from tests.once import Once
 from tests.runtime.devices import Camera, Microphone, wav
 
 if TYPE_CHECKING:
@@ -86,27 +85,6 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.WARNING):
         yield
     assert not caplog.records
-
-
-@pytest.fixture(scope="session")
-def clip(once: Once, demo: Path) -> Path:
-    """The demo clip with every third picture, 8 a second: most of the time goes into them."""
-
-    def make(folder: Path) -> None:
-        with av.open(str(demo)) as source, av.open(str(folder / "clip.mkv"), "w") as target:
-            given = source.streams.video[0]
-            video = target.add_stream("ffv1", rate=given.average_rate)  # loses nothing
-            video.width, video.height, video.pix_fmt = given.width, given.height, given.pix_fmt
-            audio = target.add_stream("pcm_s16le", rate=16_000, layout="mono")
-            resampler = av.AudioResampler("s16", "mono", 16_000)
-            pictures = [frame for k, frame in enumerate(source.decode(video=0)) if k % 3 == 0]
-            source.seek(0)
-            sound = [out for f in source.decode(audio=0) for out in resampler.resample(f)]
-            for stream, frames in ((video, pictures), (audio, sound)):
-                for frame in (*frames, None):
-                    target.mux(stream.encode(frame))
-
-    return once("clip", make) / "clip.mkv"
 
 
 @pytest.fixture(scope="session")

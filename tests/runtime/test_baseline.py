@@ -76,12 +76,12 @@ def finals(stream: EmotionStream) -> list[EmotionEvent]:
         return list(stream)
 
 
-def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
+def test_in_a_stream(clip: Path, tmp_path: Path) -> None:
     """A speaker who is known to read as the first sentence does; the file is kept up to date."""
-    off = finals(EmotionStream(file=demo))
+    off = finals(EmotionStream(file=clip))
     path = tmp_path / "anna.json"
     recorded = tmp_path / "talk.jsonl"
-    new = EmotionStream(file=demo, baseline=path)
+    new = EmotionStream(file=clip, baseline=path)
     fresh = finals(new)
     assert new.stats["baseline"] == 2
     assert fresh[0].probabilities == off[0].probabilities  # nothing was known of the speaker
@@ -91,7 +91,7 @@ def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
     known["odds"][off[0].emotion] = 1.0
     known["sentiment"] = 0.5
     path.write_text(json.dumps(known))
-    stream = EmotionStream(file=demo, baseline=path, record=recorded)
+    stream = EmotionStream(file=clip, baseline=path, record=recorded)
     habit = finals(stream)
     assert habit[0].probabilities[off[0].emotion] < off[0].probabilities[off[0].emotion]
     assert habit[0].sentiment == pytest.approx(off[0].sentiment - 0.5)
@@ -103,19 +103,19 @@ def test_in_a_stream(demo: Path, tmp_path: Path) -> None:
     assert replay.stats["replay"] == {"events": 2, "changed": 0}
 
 
-def test_resetting_is_recorded(demo: Path, tmp_path: Path) -> None:
-    off = finals(EmotionStream(file=demo))
+def test_resetting_is_recorded(clip: Path, tmp_path: Path) -> None:
+    off = finals(EmotionStream(file=clip))
     path, recorded = tmp_path / "anna.json", tmp_path / "talk.jsonl"
-    finals(EmotionStream(file=demo, baseline=path))
+    finals(EmotionStream(file=clip, baseline=path))
     known = json.loads(path.read_text())
     known["odds"] = {name: 2.0 * (name != "neutral") for name in known["odds"]}
     path.write_text(json.dumps(known))
-    stream = EmotionStream(file=demo, baseline=path, record=recorded)
+    stream = EmotionStream(file=clip, baseline=path, record=recorded)
     stream.on_event(lambda event: stream.reset_baseline())
     first, second = finals(stream)
     assert first.probabilities != off[0].probabilities
     # What is forgotten is the baseline and the speech that the second one would be heard against.
-    plain = EmotionStream(file=demo)
+    plain = EmotionStream(file=clip)
     plain.on_event(lambda event: plain.reset_baseline())
     assert second.probabilities == finals(plain)[1].probabilities
     assert second.probabilities != off[1].probabilities
@@ -123,18 +123,18 @@ def test_resetting_is_recorded(demo: Path, tmp_path: Path) -> None:
     assert [e.probabilities for e in again] == [first.probabilities, second.probabilities]
 
 
-def test_a_file_that_is_no_baseline_is_told(demo: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_baseline_is_told(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "anna.json"
-    finals(EmotionStream(file=demo, baseline=path))
+    finals(EmotionStream(file=clip, baseline=path))
     good = json.loads(path.read_text())
     for wrong in ("{}", "no JSON", json.dumps({**good, "odds": {"joy": 1}})):
         path.write_text(wrong)
         with pytest.raises(UsageError, match="not a baseline"):
-            EmotionStream(file=demo, baseline=path).__enter__()
+            EmotionStream(file=clip, baseline=path).__enter__()
         assert path.read_text() == wrong
     with pytest.raises(UsageError, match="cannot be read"):
-        EmotionStream(file=demo, baseline=tmp_path).__enter__()
+        EmotionStream(file=clip, baseline=tmp_path).__enter__()
     # Learned with another model: of no use, and begun anew.
     path.write_text(json.dumps({**good, "bundle_sha256": "0" * 64}))
-    finals(EmotionStream(file=demo, baseline=path))
+    finals(EmotionStream(file=clip, baseline=path))
     assert json.loads(path.read_text()) == good

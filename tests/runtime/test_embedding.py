@@ -37,8 +37,8 @@ class Silence:
             yield AudioChunk(start_s=number * 0.02, samples=np.zeros(320, np.float32))
 
 
-def test_poll_gives_each_event_once(demo: Path) -> None:
-    stream = EmotionStream(file=demo, provisional=True)
+def test_poll_gives_each_event_once(clip: Path) -> None:
+    stream = EmotionStream(file=clip, provisional=True)
     with pytest.raises(UsageError, match="open the stream first"):
         stream.poll()
     with stream:
@@ -55,7 +55,7 @@ def test_poll_gives_each_event_once(demo: Path) -> None:
     assert stream.exhausted
 
 
-def test_poll_from_several_threads_gives_each_event_to_one(demo: Path) -> None:
+def test_poll_from_several_threads_gives_each_event_to_one(clip: Path) -> None:
     got: list[EmotionEvent] = []
 
     def work() -> None:
@@ -64,7 +64,7 @@ def test_poll_from_several_threads_gives_each_event_to_one(demo: Path) -> None:
             if event is not None:
                 got.append(event)
 
-    with EmotionStream(file=demo, provisional=True) as stream:
+    with EmotionStream(file=clip, provisional=True) as stream:
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -89,10 +89,10 @@ def test_poll_waits_no_longer_than_asked_and_raises_what_broke() -> None:
         assert stream.exhausted
 
 
-def test_poll_gets_finals_that_came_while_nobody_polled(demo: Path) -> None:
+def test_poll_gets_finals_that_came_while_nobody_polled(clip: Path) -> None:
     class Live:
         def __init__(self) -> None:
-            with FileSource(demo) as source:
+            with FileSource(clip) as source:
                 self._packets = list(source.packets())
             self.modalities = frozenset({"audio", "vision"})
 

@@ -766,10 +766,10 @@ def test_the_sound_is_stored_only_when_asked_for(
     assert stream.stats["recording"] is None
 
 
-def test_the_window_shows_the_face_and_the_event(demo: Path) -> None:
+def test_the_window_shows_the_face_and_the_event(clip: Path) -> None:
     from runtime.outputs.overlay import draw
 
-    with EmotionStream(file=demo) as stream:
+    with EmotionStream(file=clip) as stream:
         events = list(stream)
     seen = stream.seen
     assert seen is not None
@@ -835,8 +835,8 @@ def test_the_terminal_shows_words_bars_and_what_is_missing(offline: list[Emotion
     assert "audio: is it muted?" in shown(event)
 
 
-def test_the_former_name_of_file_still_works(demo: Path) -> None:
+def test_the_former_name_of_file_still_works(clip: Path) -> None:
     with pytest.warns(DeprecationWarning, match="file="):
-        stream = EmotionStream(input=demo)
+        stream = EmotionStream(input=clip)
     with stream:
         assert len([event for event in stream if event.type == "final"]) == 2

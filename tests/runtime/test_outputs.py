@@ -264,13 +264,13 @@ def test_outputs_do_not_disturb_each_other(
     assert not [t for t in threading.enumerate() if t.name.startswith("dmd-live")]
 
 
-def test_the_command_line_feeds_several_outputs(root: Path, demo: Path, tmp_path: Path) -> None:
+def test_the_command_line_feeds_several_outputs(root: Path, clip: Path, tmp_path: Path) -> None:
     path, got = tmp_path / "events.jsonl", tmp_path / "got.jsonl"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         here.bind(("127.0.0.1", 0))
         here.settimeout(10.0)
         out = subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "--file", str(demo), "--json",
+            [sys.executable, "-m", "runtime.cli", "--file", str(clip), "--json",
              "--out", str(path), "--udp", f"127.0.0.1:{here.getsockname()[1]}",
              "--exec", kept_in(got), "--exec", "cat"],
             cwd=root, capture_output=True, text=True, timeout=60,

@@ -155,8 +155,8 @@ def test_a_label_of_ones_own_keeps_the_grammar() -> None:
     assert Line(event.prompt()).feeling == "calm-at-ease"
 
 
-def test_real_events_obey_the_grammar(demo: Path) -> None:
-    with EmotionStream(file=demo, provisional=True) as stream:
+def test_real_events_obey_the_grammar(clip: Path) -> None:
+    with EmotionStream(file=clip, provisional=True) as stream:
         lines = [Line(event.prompt()) for event in stream]
     assert len(lines) > 5
     assert "amiable" in lines[-1].words

@@ -45,11 +45,11 @@ def every_event(stream: EmotionStream) -> list[EmotionEvent]:
 
 @pytest.fixture(scope="module")
 def recorded(
-    demo: Path, tmp_path_factory: pytest.TempPathFactory
+    clip: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[EmotionEvent]]:
     """The demo clip with early estimates: a recording, and its events."""
     path = tmp_path_factory.mktemp("recording") / "talk.jsonl"
-    events = every_event(EmotionStream(file=demo, provisional=True, record=path))
+    events = every_event(EmotionStream(file=clip, provisional=True, record=path))
     assert {event.type for event in events} == {"provisional", "final"}
     return path, events
 
@@ -215,14 +215,14 @@ def test_another_feature_contract_is_refused(
 
 def test_a_full_disk_ends_the_recording_not_the_stream(
     recorded: tuple[Path, list[EmotionEvent]],
-    demo: Path,
+    clip: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The system refuses to let any file grow beyond 40 kB, in the middle of a line."""
     _, events = recorded
     path = tmp_path / "full.jsonl"
-    stream = EmotionStream(file=demo, provisional=True, record=path)
+    stream = EmotionStream(file=clip, provisional=True, record=path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
     try:

@@ -154,7 +154,7 @@ def test_a_variable_that_is_no_option_is_told(root: Path) -> None:
     assert out.stderr.count("\n") == 1
 
 
-def test_the_example_file_is_read(root: Path, demo: Path, tmp_path: Path) -> None:
+def test_the_example_file_is_read(root: Path, clip: Path, tmp_path: Path) -> None:
     text = (root / "examples" / "dmd-live.toml").read_text(encoding="utf-8")
     found = complete(["--config", str(root / "examples" / "dmd-live.toml")])
     assert (found.camera, found.microphone, found.provisional) == ("0", "default", True)
@@ -165,7 +165,7 @@ def test_the_example_file_is_read(root: Path, demo: Path, tmp_path: Path) -> Non
     quiet = tmp_path / "file.toml"
     quiet.write_text(text)
     out = subprocess.run(
-        [sys.executable, "-m", "runtime.cli", "--config", quiet, "--file", demo,
+        [sys.executable, "-m", "runtime.cli", "--config", quiet, "--file", clip,
          "--no-provisional"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
         timeout=60,
@@ -175,7 +175,7 @@ def test_the_example_file_is_read(root: Path, demo: Path, tmp_path: Path) -> Non
     assert len(out.stdout.splitlines()) == 2
 
 
-def test_a_stream_from_a_file(demo: Path, tmp_path: Path) -> None:
+def test_a_stream_from_a_file(clip: Path, tmp_path: Path) -> None:
     class Kept(list):
         def __enter__(self) -> "Kept":
             return self
@@ -188,7 +188,7 @@ def test_a_stream_from_a_file(demo: Path, tmp_path: Path) -> None:
     file, kept = tmp_path / "a.toml", Kept()
     out = json.dumps(str(tmp_path / "e.jsonl"))
     file.write_text(f"camera = 0\nprovisional = true\njson = true\nout = {out}")
-    with EmotionStream.from_config(file, file=demo, provisional=False, sinks=[kept]) as stream:
+    with EmotionStream.from_config(file, file=clip, provisional=False, sinks=[kept]) as stream:
         events = list(stream)
         assert stream.stats["outputs"][0]["name"] == f"out {tmp_path / 'e.jsonl'}"
     assert [event.type for event in events] == ["final", "final"]

@@ -95,10 +95,10 @@ def test_commands(endpoint: str, listening: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_program_that_hears_the_command_line(
-    root: Path, demo: Path, endpoint: str, listening: Path
+    root: Path, clip: Path, endpoint: str, listening: Path
 ) -> None:
     """`dmd-live --zenoh` in a process of its own: its events, a command, its end."""
-    command = [sys.executable, "-m", "runtime.cli", "--file", str(demo), "--realtime", "--json",
+    command = [sys.executable, "-m", "runtime.cli", "--file", str(clip), "--realtime", "--json",
                "--zenoh", "robot/head", "--zenoh-config", str(listening)]  # fmt: skip
     running = subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
