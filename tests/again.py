@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from runtime.features import vision
 from runtime.features.litert import Network
 from runtime.speech.moonshine import Moonshine
+from runtime.speech.vad import VoiceActivity
+from runtime.utterances import recognizer
 
 __all__ = ["remember"]
 
-_MOST = 1_000  # answers that are kept
+_MOST = 10_000  # answers that are kept, of about 6 kB each
 
 Float = NDArray[np.float32]
 
@@ -34,8 +36,32 @@ def _answer(key: Any, make: Callable[[], Any]) -> Any:
     return answer
 
 
+class Voice(VoiceActivity):
+    """What follows the same sound is as likely speech as it was before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard = 0  # a hash of all since the last reset
+        self._skipped: list[Float] = []  # which the network has yet to hear
+
+    def probability(self, samples: Float) -> float:
+        self._heard = hash((self._heard, samples.tobytes()))
+        self._skipped.append(samples.copy())
+        return float(_answer(("voice", self._heard), self._listen))
+
+    def _listen(self) -> float:
+        found = [super(Voice, self).probability(samples) for samples in self._skipped]
+        self._skipped.clear()
+        return found[-1]
+
+    def reset(self) -> None:
+        super().reset()
+        self._heard = 0
+        self._skipped.clear()
+
+
 def remember(patch: pytest.MonkeyPatch) -> None:
-    """Let the face networks and Moonshine answer from memory."""
+    """Let the voice detector, the face networks and Moonshine answer from memory."""
 
     class Remembering(Network):
         def __init__(self, content: bytes) -> None:
@@ -58,5 +84,6 @@ def remember(patch: pytest.MonkeyPatch) -> None:
         (tokens, score), self.embedding = _answer(key, make)
         return list(tokens), score
 
+    patch.setattr(recognizer, "VoiceActivity", Voice)
     patch.setattr(vision, "Network", Remembering)
     patch.setattr(Moonshine, "_decode", remembering)

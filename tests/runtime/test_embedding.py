@@ -14,6 +14,8 @@ from runtime.schemas import EmotionEvent
 from runtime.sources.base import AudioChunk, Packet
 from runtime.sources.file import FileSource
 
+pytestmark = pytest.mark.usefixtures("remembering")
+
 
 class Silence:
     """A live source in which nobody speaks, until it is told to break."""
