@@ -79,30 +79,30 @@ def test_a_live_stream_gives_the_finals_of_the_file(
     assert no_threads_left()
 
 
-def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, demo: Path) -> None:
+def test_clips_in_real_time_give_the_finals_of_the_file(root: Path, clip: Path) -> None:
     """Five clips; twenty where TEST_DATA names a data folder. As a file that is paced, and as
     devices would deliver them, with the recogniser beside the stream."""
-    clips = [demo, *sorted((root / "tests" / "golden" / "emodb").glob("*.flac"))]
+    clips = [clip, *sorted((root / "tests" / "golden" / "emodb").glob("*.flac"))]
     if "TEST_DATA" in os.environ:
         clips += sorted((Path(os.environ["TEST_DATA"]) / "ravdess").glob("*.flac"))[::48]
     n_finals = 0
-    for clip in clips:
-        with FileSource(clip) as file:
-            script = Script(list(file.packets()), paced=True)
-            script.modalities = file.modalities
-        with EmotionStream(file=clip) as stream:
+    for file in clips:
+        with FileSource(file) as source:
+            script = Script(list(source.packets()), paced=True)
+            script.modalities = source.modalities
+        with EmotionStream(file=file) as stream:
             offline = list(stream)
         with (
-            EmotionStream(file=clip, realtime=True, provisional=True) as paced,
+            EmotionStream(file=file, realtime=True, provisional=True) as paced,
             EmotionStream(source=script, provisional=True) as beside,
         ):
-            assert said(list(paced)) == said(offline), clip
+            assert said(list(paced)) == said(offline), file
             for event, expected in zip(finals(beside), offline, strict=True):
                 reason = expected.modalities["vision"]
                 vision = reason if reason == "present" else "no camera"
                 same = replace(event, modalities={**event.modalities, "vision": reason})
                 assert event.modalities["vision"] == vision
-                assert said([same]) == said([expected]), clip
+                assert said([same]) == said([expected]), file
         n_finals += len(offline)
     assert n_finals >= len(clips)
 

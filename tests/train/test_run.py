@@ -230,7 +230,7 @@ def test_two_processes_descend_as_one(
     """Also when one is killed after the first epoch, and the same command goes on."""
     # Dropout draws other numbers in each process; all else must be the same.
     still = ("model.dropout=0.0", "model.dropout_embed=0.0", "model.dropout_head=0.0",
-             "model.dropout_attention_text=0.0", "data.utterances_per_epoch=160",
+             "model.dropout_attention_text=0.0", "data.utterances_per_epoch=80",
              "optim.epochs=2")  # fmt: skip
     changed = (*settings, *still)
     cache = data / "cache"
