@@ -43,10 +43,9 @@ speaker).
 Every option may also stand in a TOML file that --config names, or in a variable: --hop-ms is hop_ms
 and DMD_LIVE_HOP_MS. --no-NAME takes back a switch from there, as in --no-provisional.
 
-Everything runs on this machine. Nothing is sent but what --web, --udp, --mqtt and
---zenoh ask for. Nothing is
-stored but what --record, --save-media, --baseline-file and --out ask for. --download opens a
-connection.
+Everything runs on this machine. Nothing is sent but what --web, --udp, --mqtt and --zenoh ask for.
+Nothing is stored but what --record, --save-media, --baseline-file and --out ask for. --download and
+network cameras open a connection.
 Exit code: 0 all was analysed (also when nobody spoke), 2 a mistake that the message explains;
 --doctor: 1 when something is missing without which what the other options ask for would fail.
 """
