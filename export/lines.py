@@ -29,7 +29,6 @@ _NAMES = {
     "ckplus48": "CK+, unseen people",
     "ferplus": "FER+, half of the validation pictures",
 }
-_VOICES_OF = {"digits": "valid"}  # of three people, one is kept aside
 _MOST = 600  # items of a line: each is judged alone by every model, as on the device
 _NEUTRAL_ONLY = ("digits", "plain")
 
@@ -98,7 +97,7 @@ def _of_sentences(told: dict[tuple[str, str], list[Utterance]]) -> list[Line]:
 def _of_voices(features: Features) -> list[Line]:
     heard: dict[str, list[Utterance]] = {}
     for r, versions in features.voices:
-        if r.split == _VOICES_OF.get(r.corpus, "test"):
+        if r.split == "test":
             rows, embedding = versions[0]
             voice = _utterance(
                 audio=SpeechStatistics().normalise(rows),

@@ -332,6 +332,21 @@ def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     assert composer.sentiment_of[EMOTIONS.index("fear")] == pytest.approx(-1.0)
 
 
+def test_no_sentence_is_in_two_splits(tokenizer_json: Path) -> None:
+    """Publishers have "Okay." in all of theirs; what differs in its pieces only by case is the same."""
+    texts, features = made_up()
+    told = [t for t in texts if t.emotion == NEUTRAL and t.split == "train" and t.rating is None]
+    again = [replace(told[0], split="valid"), replace(told[0], split="test")]
+    again[1] = replace(again[1], text=told[0].text.upper())
+    before = Composer(texts, features, tokenizer_json, DataConfig(n_test=21), seed=5)
+    after = Composer([*again, *texts], features, tokenizer_json, DataConfig(n_test=21), seed=5)
+    assert after.about()["n_texts_of_an_earlier_split"] == 2
+    assert before.about()["n_texts_of_an_earlier_split"] == 0
+    for split in ("valid", "test"):
+        assert told[0].text not in {u.words for u in after.told(split)}
+        assert [u.words for u in after.told(split)] == [u.words for u in before.told(split)]
+
+
 def test_single_modalities_come_in_batches(tokenizer_json: Path) -> None:
     config = DataConfig(
         utterances_per_epoch=80,

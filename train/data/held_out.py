@@ -79,10 +79,11 @@ def _voices(data: Path, out: Path) -> None:
     there = [name for name in names if (data / corpora.CORPORA[name]).is_dir()]
     n_read = 0
     for clip in tqdm(corpora.voices(data, there), "voices", unit="clip"):
+        if clip.split != "test":
+            continue
         if clip.corpus != "digits":
-            if clip.split == "test":
-                _copy(clip.path, _place(out, clip.corpus, "voices", clip))
-        elif clip.split == "valid" and n_read < _N_DIGITS:
+            _copy(clip.path, _place(out, clip.corpus, "voices", clip))
+        elif n_read < _N_DIGITS:
             rng = np.random.default_rng(zlib.crc32(clip.path.name.encode()))
             samples = joined(rng, clip)
             for part, n in (("voices", _N_DIGITS), ("clips", _N_DIGIT_CLIPS)):

@@ -60,7 +60,7 @@ class Composer:
         sentences = sort_texts(texts, tokenizer)
         self.sentiment_of = sentences.sentiment_of
         self._rated, self._told = sentences.rated, sentences.told
-        self._n_left_out = sentences.n_too_long, sentences.n_wordless
+        self._n_left_out = sentences.n_too_long, sentences.n_wordless, sentences.n_repeated
         self._spoken = Spoken(
             (t.text for t in texts if t.split == "train"), config.word_drop, config.word_confusion
         )
@@ -87,6 +87,7 @@ class Composer:
             "weak_sentiment": self.sentiment_of.tolist(),
             "n_texts_too_long": self._n_left_out[0],
             "n_texts_without_words": self._n_left_out[1],
+            "n_texts_of_an_earlier_split": self._n_left_out[2],
             "n_pictures_without_face": self._n_faceless,
             "without_voice": [EMOTIONS[e] for e in lacking(self._voices)],
             "without_face": [EMOTIONS[e] for e in lacking(self._faces)],

@@ -11,7 +11,7 @@ from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from train.config import DataConfig
 
-from ..corpora import EMOTIONS, DataError, Text
+from ..corpora import EMOTIONS, SPLITS, DataError, Text
 
 __all__ = ["Sentence", "Sentences", "portioned", "sort_texts"]
 
@@ -37,13 +37,15 @@ class Sentence:
 @dataclass
 class Sentences:
     """All sentences: `rated` by split, `told` by split and emotion. `sentiment_of` (7,): the weak
-    sentiment of each emotion, in [-3, 3]. Too long ones and those without words are left out."""
+    sentiment of each emotion, in [-3, 3]. Left out are those that are too long, those without
+    words, and those of validation and test that an earlier split has too ("Okay.")."""
 
     sentiment_of: Float
     rated: dict[str, list[Sentence]] = field(default_factory=lambda: defaultdict(list))
     told: dict[tuple[str, int], list[Sentence]] = field(default_factory=lambda: defaultdict(list))
     n_too_long: int = 0
     n_wordless: int = 0
+    n_repeated: int = 0
 
 
 def sort_texts(texts: Sequence[Text], tokenizer: TextFeatures) -> Sentences:
@@ -51,12 +53,15 @@ def sort_texts(texts: Sequence[Text], tokenizer: TextFeatures) -> Sentences:
     sentiment_of, scale = weak_sentiment(texts)
     out = Sentences(sentiment_of)
     n_special = len(tokenizer.ids(""))
-    for text in texts:
+    split_of: dict[bytes, str] = {}
+    for text in sorted(texts, key=lambda text: SPLITS.index(text.split)):
         ids = tokenizer.ids(text.text)
         if len(ids) > SPEC.max_pieces:
             out.n_too_long += 1  # left out: features are never truncated
         elif len(ids) == n_special:
             out.n_wordless += 1  # "?!": on the device, text is absent then
+        elif split_of.setdefault(ids.tobytes(), text.split) != text.split:
+            out.n_repeated += 1
         elif text.rating is not None:
             arousal = float("nan") if text.arousal is None else text.arousal
             sentence = Sentence(text.text, ids, text.emotion, text.rating, text.corpus, arousal)
