@@ -15,7 +15,7 @@ from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.store.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.system.files import write_file
 
-__all__ = ["Options", "publish", "read", "update"]
+__all__ = ["Options", "check_source", "publish", "read", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,14 @@ def main() -> int:
 def read(folder: Path) -> dict[str, Any]:
     """The description of an existing, verified bundle. Raises BundleError."""
     return Bundle.load(folder).info
+
+
+def check_source(folder: Path, checkpoint: Path, weights_sha256: str) -> None:
+    """Raises BundleError when the bundle was not exported from that checkpoint."""
+    if read(folder).get("provenance", {}).get("weights_sha256") != weights_sha256:
+        raise BundleError(
+            f"{folder}: was not exported from {checkpoint}; run python -m export.graph first"
+        )
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from runtime.config import option, parse
 from runtime.engines.golden import GOLDEN, record
 from runtime.engines.ort import OrtEngine
-from runtime.errors import DmdLiveError
+from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.features.audio import audio_rows
 from runtime.features.embedding import EMBEDDING_DIM
 from runtime.features.normal import SpeechStatistics
@@ -115,6 +115,7 @@ def write_bundle(
     """Write a new bundle folder at `out`, replacing a bundle that is there; `calibration` instead
     of the checkpoint's own."""
     calibration = calibration or source.calibration
+    _check(source, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as temporary:
         folder = Path(temporary) / "bundle"
@@ -154,6 +155,17 @@ def write_bundle(
             shutil.rmtree(out)
         folder.rename(out)
     print(f"export.graph: {out} written")
+
+
+def _check(source: checkpoint.Checkpoint, out: Path) -> None:
+    """Raises BundleError for a model that no device can feed, UsageError for a folder to keep."""
+    config = source.model.config
+    rows = config.audio_dim, config.vision_dim
+    if source.model.language is None or rows != (SPEC.audio_dim, SPEC.vision_dim):
+        raise BundleError(f"{source.folder}: reads a feature file's numbers, which no device makes")
+    replaced = not out.exists() or (out / "bundle.json").exists()
+    if not replaced and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is no bundle, and is not replaced; pass another --out")
 
 
 def export_graph(model: DMD, path: Path) -> None:

@@ -82,6 +82,7 @@ def run(options: Options) -> list[Measured]:
         Path(options.data),
     )
     info = bundle.read(folder)
+    bundle.check_source(folder, source.folder, source.info["weights_sha256"])
     tokenizer = source.folder / "tokenizer.json"
     models: dict[str, Infer] = {}
     retell: dict[str, _Retell] = {}
@@ -98,14 +99,14 @@ def run(options: Options) -> list[Measured]:
     every = lines(data, Path(options.cache), tokenizer, embeddings=reads)
     found = measure(models, every, retell)
     print(table(found))
+    # As it is now: another command may have written to it in the meantime.
+    documents = sorted({*bundle.read(folder).get("documents", []), "coverage.png"})
     draw(
         folder / "coverage.png",
         models.get("int8", models["torch"]),
         _composed_test(data, source.config, tokenizer, Path(options.cache)),
         calibration,
     )
-    # As it is now: another command may have written to it in the meantime.
-    documents = sorted({*bundle.read(folder).get("documents", []), "coverage.png"})
     measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
     bundle.update(folder, {"measured": measured, "documents": documents})
     return found

@@ -20,7 +20,7 @@ from runtime.config import option, parse
 from runtime.engines.base import Engine
 from runtime.engines.choose import candidates
 from runtime.engines.ort import OrtEngine
-from runtime.errors import BundleError, DmdLiveError
+from runtime.errors import DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
 from runtime.judging.calibration import Calibration
 from runtime.store.bundle import Bundle
@@ -77,10 +77,7 @@ def run(options: Options) -> list[Row]:
     source = checkpoint.load(Path(options.checkpoint))
     folder = Path(options.bundle)
     info = bundle.read(folder)
-    if info.get("provenance", {}).get("weights_sha256") != source.info["weights_sha256"]:
-        raise BundleError(
-            f"{folder}: was not exported from {source.folder}; run python -m export.graph first"
-        )
+    bundle.check_source(folder, source.folder, source.info["weights_sha256"])
     tokenizer = source.folder / "tokenizer.json"
     composer = compose(Path(options.data), source.config, tokenizer, Path(options.cache))
     utterances = composer.held_out(options.split)

@@ -1,6 +1,7 @@
 """Sentences, voices, faces and clips of people, each judged as the product judges it."""
 
 import csv
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -68,6 +69,7 @@ class Product:
         self._text = TextFeatures(self._bundle.tokenizer_json)
         self._prior, self._stt, self._together = prior, stt, together
         self.emotions = self._bundle.emotions
+        self.model_sha256 = hashlib.sha256(self._bundle.model).hexdigest()
 
     @cached_property
     def _networks(self) -> VisionFeatures:

@@ -69,7 +69,8 @@ def main() -> int:
 
 
 def tables(bundle: Path, found: Path) -> dict[str, Callable[[], str]]:
-    """How each table is made, by name."""
+    """How each table is made, by name. Raises UsageError for figures of another model."""
+    _check_model(bundle, found)
     return {
         "headline": lambda: _headline(bundle, found),
         "wild": lambda: _wild(found),
@@ -80,6 +81,13 @@ def tables(bundle: Path, found: Path) -> dict[str, Callable[[], str]]:
         "composed": lambda: _composed(_read(bundle / "certificate.json")),
         "thresholds": lambda: _thresholds(_read(bundle / "bundle.json")),
     }
+
+
+def _check_model(bundle: Path, found: Path) -> None:
+    models = {model["sha256"] for model in _read(bundle / "certificate.json")["models"].values()}
+    for path in sorted(found.glob("*.json")):
+        if not {part.get("model_sha256") for part in _read(path).values()} <= models:
+            raise UsageError(f"{path}: is of another model; run python -m export.evaluate again")
 
 
 def fill(path: Path, made: dict[str, Callable[[], str]]) -> None:

@@ -25,7 +25,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ def collect(
         for pair, weights in _attention(model, utterances[index]).items():
             tensors[f"attention/{k}/{pair}"] = weights
     shown = tuple(
-        Shown(i, utterances[i].id or f"test-{i}", _pieces(utterances[i], tokenizer_json))
+        Shown(i, utterances[i].id or f"utterance-{i}", _pieces(utterances[i], tokenizer_json))
         for i in chosen
     )
     return Analysis({name: t.cpu().numpy() for name, t in tensors.items()}, shown)
@@ -130,9 +129,11 @@ def keep(
     tokenizer_json: Path | None,
     calibration: Calibration | None,
 ) -> None:
-    """`collect` over the first of the utterances, by this process alone, and `save`."""
+    """`collect` over utterances from the first to the last, by this process alone, and `save`."""
     with parallel.alone():
-        some = list(islice(utterances, _N_ANALYSED))
+        n = sum(1 for _ in utterances)
+        chosen = {*np.linspace(0, n - 1, min(n, _N_ANALYSED)).astype(int).tolist()}
+        some = [utterance for k, utterance in enumerate(utterances) if k in chosen]
         save(folder, collect(model, some, tokenizer_json, calibration))
 
 

@@ -232,12 +232,32 @@ def load(path: Path, overrides: tuple[str, ...] = (), seed: int | None = None) -
             table[section] = {**table[section], **value} if merged else value
     if seed is not None:
         table["seed"] = seed
-    return _fill(Config, table, str(path))
+    found: Config = _fill(Config, table, str(path))
+    _check(found, str(path))
+    return found
 
 
 def from_dict(table: dict[str, Any]) -> Config:
     """The configuration that a checkpoint's JSON holds."""
     return _fill(Config, table, "checkpoint.json")
+
+
+def _check(config: Config, where: str) -> None:
+    """Raises UsageError for values that would silently stand for others, or fail much later."""
+    data, optim = config.data, config.optim
+    for name, value, known in (
+        ("model.summary", config.model.summary, ("attention", "last")),
+        ("model.gate", config.model.gate, ("softmax", "sigmoid")),
+        ("optim.precision", optim.precision, ("fp32", "bf16")),
+    ):
+        if value not in known:
+            raise UsageError(f"{where}: {name} is {' or '.join(known)}, not {value!r}")
+    shares = data.text_share, data.audio_share, data.vision_share
+    if min(shares) < 0.0 or sum(shares) > 1.0:
+        raise UsageError(f"{where}: text_share, audio_share and vision_share add up to 1 at most")
+    for name, n in (("epochs", optim.epochs), ("batch_size", optim.batch_size)):
+        if n < 1:
+            raise UsageError(f"{where}: optim.{name} must be 1 or more")
 
 
 def _fill(kind: Any, table: dict[str, Any], where: str) -> Any:

@@ -16,7 +16,7 @@ from runtime.config import option, parse
 from runtime.errors import DmdLiveError
 from runtime.features.spec import MODALITIES
 
-from . import checkpoint
+from . import checkpoint, parallel
 from .data.features import SCALE
 from .data.open import FORMATS, open_corpus
 from .data.utterance import Utterance, collate
@@ -84,7 +84,7 @@ def _run(options: Options) -> None:
         Path(options.cache),
     )
     utterances = corpus.held_out(options.split)
-    model = source.model.to(options.device)
+    model = source.model.to(parallel.device(options.device))
     emotions = source.info["emotions"]
 
     infer = partial(predict, model, clipped=False, calibration=source.calibration)
@@ -149,7 +149,8 @@ def by_class(found: Predictions, names: Sequence[str]) -> list[Row]:
 
 
 def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
-    """The batch with each row of each modality lost with probability `rate`: masked and zero."""
+    """The batch with each row of each modality lost with probability `rate`: masked and zero. So is
+    what a recogniser's encoder made of a voice, which sums up all rows."""
     out = dict(batch)
     for m in MODALITIES:
         rows = "input_ids" if m == "text" and "input_ids" in batch else m
@@ -158,6 +159,8 @@ def lossy(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
         out[f"{m}_mask"] = kept
         shown = kept if batch[rows].ndim == 2 else kept[..., None]
         out[rows] = batch[rows] * shown
+    heard = torch.rand(len(batch["text_mask"]), 1, generator=generator) >= rate
+    out["audio_embedding"] = batch["audio_embedding"] * heard
     return out
 
 

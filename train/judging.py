@@ -131,7 +131,8 @@ def calibrate(
         if subset == ("text",) and isinstance(corpus, Composer):
             shown = corpus.told("valid")
         found = judge.predict(shown, subset)
-        known = (found["emotion_label"] >= 0) & found["present"].any(axis=1)
+        complete = found["present"].sum(axis=1) == len(subset)
+        known = (found["emotion_label"] >= 0) & complete
         if not known.any():
             continue
         name = "+".join(subset) + way

@@ -28,13 +28,15 @@ Array = NDArray[Any]
 def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
     """`probabilities` (n, k) rows summing to 1, `labels` (n,) class indices. All values in [0, 1].
 
-    `uar`: unweighted average recall over the classes that occur; `ece`, `ks`: see below.
+    `uar`: unweighted average recall; it and `macro_f1` are means over the classes that occur.
+    `ece`, `ks`: see below.
     """
-    predicted = probabilities.argmax(axis=1)
+    predicted, occurring = probabilities.argmax(axis=1), np.unique(labels)
+    macro = {"labels": occurring, "average": "macro", "zero_division": 0.0}
     return {
         "accuracy": float(sk.accuracy_score(labels, predicted)),
-        "uar": float(sk.recall_score(labels, predicted, average="macro", zero_division=0.0)),
-        "macro_f1": float(sk.f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "uar": float(sk.recall_score(labels, predicted, **macro)),
+        "macro_f1": float(sk.f1_score(labels, predicted, **macro)),
         "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
         "ece": expected_calibration_error(probabilities, labels),
         "ks": ks_calibration_error(probabilities, labels),

@@ -21,17 +21,30 @@ from torch.distributed.nn.functional import all_gather
 
 from runtime.errors import UsageError
 
-__all__ = ["alone", "gather", "is_first", "share", "start", "stop", "wait", "wrap"]
+__all__ = ["alone", "device", "gather", "is_first", "share", "start", "stop", "wait", "wrap"]
 
 Features = TypeVar("Features")  # a dataclass of tensors and of dictionaries of them
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
-def start(device: torch.device) -> None:
+def device(name: str) -> torch.device:
+    """The device of that name; raises UsageError when it cannot be used."""
+    try:
+        if name == "cuda":  # torchrun gives every process a device of its own
+            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        found = torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
+    return found
+
+
+def start(here: torch.device) -> None:
     """Join the other processes when `torchrun` started several; else do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # The others wait while the first process distils the language branch.
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = "nccl" if here.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(hours=12))
 
 

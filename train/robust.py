@@ -19,7 +19,7 @@ from scipy.integrate import trapezoid
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 
-from . import checkpoint
+from . import checkpoint, parallel
 from .data.features import SCALE, Features
 from .data.open import FORMATS, open_corpus
 from .data.utterance import Utterance
@@ -73,7 +73,7 @@ def _run(options: Options) -> None:
         Path(options.cache),
     )
     utterances = list(corpus.held_out(options.split))
-    model = source.model.to(options.device)
+    model = source.model.to(parallel.device(options.device))
     infer = partial(
         predict,
         model,

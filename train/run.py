@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from runtime.config import parse
-from runtime.errors import DmdLiveError
+from runtime.errors import DmdLiveError, UsageError
 
 from . import config, parallel
 from .config import Config
 from .provenance import write_json
 from .stages import train_stages
 from .state import finished
-from .training import Options, device, train
+from .training import Options, train
 
 __all__ = ["Options", "main", "train", "train_seeds"]
 
@@ -31,7 +31,7 @@ def main() -> int:
     try:
         overrides = tuple(filter(None, (options.set or "").split(";")))
         settings = config.load(Path(options.config), overrides, options.seed)
-        parallel.start(device(options.device))
+        parallel.start(parallel.device(options.device))
         if options.teacher is not None:
             train_stages(settings, options)
         elif options.seeds == 1:
@@ -57,7 +57,10 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
         own = replace(settings, seed=seed)
         if options.restart or not finished(out, own):
             train(own, replace(options, out=str(out)))
-        tables.append(json.loads((out / "checkpoint.json").read_text())["metrics"][split])
+        metrics = json.loads((out / "checkpoint.json").read_text())["metrics"]
+        if split not in metrics:
+            raise UsageError(f"{out}: was trained with --no-test; give it here too, or --restart")
+        tables.append(metrics[split])
     summary: dict[str, Any] = {}
     for subset in tables[0]:
         values = {name: [table[subset][name] for table in tables] for name in tables[0][subset]}
@@ -69,6 +72,8 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
             }
             for name, v in values.items()
         }
+    if not parallel.is_first():
+        return summary
     write_json(Path(options.out) / "seeds.json", {"n_seeds": options.seeds, split: summary})
     print(f"\nmean over {options.seeds} seeds (standard deviation)")
     for subset, metrics in summary.items():

@@ -75,7 +75,7 @@ def sections(info: dict[str, Any], found: Analysis, k: int) -> list[Section]:
     return parts
 
 
-def _about(info: dict[str, Any], n_test: int) -> Section:
+def _about(info: dict[str, Any], n_shown: int) -> Section:
     """What was trained, on what, how long."""
     data = {
         f"data: {name.replace('_', ' ')}": ", ".join(map(_short, value))
@@ -89,7 +89,7 @@ def _about(info: dict[str, Any], n_test: int) -> Section:
         "training time": f"{info.get('seconds', float('nan')):.0f} s",
         "parameters": f"{info.get('n_parameters', 0):,}",
         "best epoch": f"{info['best_epoch']} of {len(info['history'])}",
-        "test utterances": n_test,
+        "held-out utterances that are shown": n_shown,
         **data,
     }
     options: dict[str, object] = {"seed": info["config"].get("seed")}
@@ -137,7 +137,7 @@ def _metrics(info: dict[str, Any]) -> Section:
 
 
 def _subsets(info: dict[str, Any]) -> Section:
-    """The test split's metrics by subset of modalities."""
+    """Metrics by subset of modalities, of the test split where it was read."""
     split = "test" if "test" in info["metrics"] else "valid"
     test = {name: row for name, row in info["metrics"][split].items() if isinstance(row, dict)}
     names = list(dict.fromkeys(n for row in test.values() for n, v in row.items() if _number(v)))
@@ -200,8 +200,8 @@ def _classes(probabilities: Array, labels: Array, names: Sequence[str]) -> Secti
 
 def _sentiment(predicted: Array, label: Array) -> Section:
     caption = (
-        "Each point is a test utterance: on the dotted line the predicted sentiment (-3 to 3) is "
-        "the label, above it too positive."
+        "Each point is a held-out utterance: on the dotted line the predicted sentiment (-3 to 3) "
+        "is the label, above it too positive."
     )
     item = ("Sentiment", plots.sentiment_scatter(predicted, label), caption)
     return page.section("sentiment", "Sentiment", page.figures([item]))
@@ -248,7 +248,7 @@ def _tsne(rows: Array) -> Array:
 
 
 def edges_of(arrays: dict[str, Array]) -> Section:
-    """Edges over the test utterances, and on the mean."""
+    """Edges over the utterances, and on the mean."""
     complete = arrays["present"].all(axis=1)
     items = []
     for space in SPACES:
@@ -256,7 +256,7 @@ def edges_of(arrays: dict[str, Array]) -> Section:
             edges, prior = arrays[f"edges_{space}"][complete], arrays[f"prior_{space}"]
             name = _SPACE_NAMES[space].capitalize()
             spread = (
-                "Strength of teaching over the test utterances: boxes hold the middle half, the "
+                "Strength of teaching over held-out utterances: boxes hold the middle half, the "
                 "bar is the median; the diamond is the prior that training pulls the mean to."
             )
             graph = "An arrow's width and number are the mean strength from teacher to student."
@@ -264,7 +264,7 @@ def edges_of(arrays: dict[str, Array]) -> Section:
                 (f"{name} edges, spread", plots.edge_spread(edges, prior), spread),
                 (f"{name} edges, mean", plots.edge_graph(edges.mean(axis=0)), graph),
             ]
-    note = f"<p>{complete.sum()} test utterances with all three modalities.</p>"
+    note = f"<p>{complete.sum()} utterances with all three modalities.</p>"
     return page.section("edges", "Learned edges", note, page.figures(items))
 
 

@@ -95,7 +95,8 @@ def _distil(settings: Config, options: training.Options) -> None:
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(settings.seed))
         chosen = [texts[int(k)] for k in order[: settings.distill.n_sentences]]
         sentences = readable(chosen, (tokenizer, own))
-        model = teacher.model.to(training.device(options.device))
+        model = teacher.model.to(parallel.device(options.device))
+        torch.manual_seed(settings.seed)  # a narrower student begins with weights of its own
         done = distill.distil(
             Reader(model, tokenizer, precision=settings.optim.precision),
             distill.new_student(settings.model.language, sentences, settings.distill),

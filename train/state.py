@@ -61,7 +61,10 @@ class RunState:
         """The state in `out`; raises UsageError when it belongs to another configuration."""
         state = cls(out / "state", settings.sha256(), commit())
         if restart:
-            shutil.rmtree(state.folder, ignore_errors=True)
+            if parallel.is_first():
+                shutil.rmtree(state.folder, ignore_errors=True)
+                (out / "checkpoint.json").unlink(missing_ok=True)
+            parallel.wait()
         elif (out / "checkpoint.json").exists() and not state.folder.exists():
             raise UsageError(f"{out}: holds a finished run; pass another --out, or --restart")
         path = state.folder / "last.pt"

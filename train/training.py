@@ -4,7 +4,6 @@ After an interruption at any moment, the same call goes on after the last finish
 with the same result.
 """
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -40,7 +39,7 @@ from .others import training_model
 from .state import RunState
 from .teacher import Taught, Teacher
 
-__all__ = ["Options", "device", "train"]
+__all__ = ["Options", "train"]
 
 _N_STATISTICS = 2_000  # utterances that the input statistics are taken from
 
@@ -92,7 +91,7 @@ class Options:
 
 def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
-    out, target = Path(options.out), device(options.device)
+    out, target = Path(options.out), parallel.device(options.device)
     torch.use_deterministic_algorithms(True)
     if settings.optim.n_threads > 0:
         torch.set_num_threads(settings.optim.n_threads)
@@ -101,6 +100,7 @@ def train(settings: Config, options: Options) -> None:
     settings = fit(settings, corpus)
     state = RunState.open(out, settings, options.restart)
     teacher = _open_teacher(settings, options, corpus, state)
+    _check_splits(corpus, options)
     valid = corpus.held_out("valid")
     emotions = classes(corpus) if any(u.emotion >= 0 for u in valid) else ()
 
@@ -142,6 +142,16 @@ def train(settings: Config, options: Options) -> None:
     state.close()
 
 
+def _check_splits(corpus: Corpus, options: Options) -> None:
+    """Raises UsageError, before any epoch, for a split without utterances."""
+    if not corpus.n_training:
+        raise UsageError(f"{options.data}: no training utterances")
+    for split in ("valid",) if options.no_test else ("valid", "test"):
+        if next(iter(corpus.held_out(split)), None) is None:
+            way_out = "add some" if split == "valid" else "add some, or pass --no-test"
+            raise UsageError(f"{options.data}: no utterances in the split {split}; {way_out}")
+
+
 def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]:
     """The data set, and the tokenizer of the language branch if there is one."""
     data, cache = Path(options.data), Path(options.cache)
@@ -162,7 +172,7 @@ def _open_teacher(
         return None
     if options.teacher_checkpoint is None:
         return None if options.taught is None else Taught(Path(options.taught))
-    folder, target = Path(options.teacher_checkpoint), device(options.device)
+    folder, target = Path(options.teacher_checkpoint), parallel.device(options.device)
     teacher = Teacher(folder, target, settings.optim.precision)
     if isinstance(corpus, Composer) and settings.data.text_share:
         teacher.remember(corpus.sentences(), state.folder / "taught.safetensors")
@@ -278,16 +288,3 @@ def _print_table(split: str, rows: dict[str, dict[str, float]]) -> None:
     for subset, values in rows.items():
         cells = (f"{values[n]:13.3f}" if n in values else f"{'':>13}" for n in names)
         print(f"{subset:<20}" + "".join(cells))
-
-
-def device(name: str) -> torch.device:
-    """The device of that name; raises UsageError when it cannot be used."""
-    try:
-        if name == "cuda":  # torchrun gives every process a device of its own
-            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        found = torch.device(name)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name} cannot be used here ({reason}); try cpu") from error
-    return found

@@ -26,7 +26,9 @@ class StreamOptions:
         help="live pictures: index, device path, RTSP or HTTP URL, GStreamer pipeline, video file",
     )
     microphone: str | None = option(
-        None, metavar="NAME", help="live sound: device name or default; --camera alone takes default"
+        None,
+        metavar="NAME",
+        help="live sound: device name or default; --camera alone takes default",
     )
     width: int | None = option(None, metavar="PIXELS", help="picture width to ask the camera for")
     height: int | None = option(None, metavar="PIXELS", help="picture height to ask for")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,20 @@ def test_a_model_over_the_budget_is_refused_and_not_written(
         quantize.quantize(folder, "fp16", utterances(6), judge, budget=-1.0)
     assert set(Bundle.load(folder).info["models"]) == {"fp32"}
     assert not list(folder.glob("*fp16*"))
+
+
+def test_what_no_device_can_feed_is_not_exported(saved: Path, tmp_path: Path) -> None:
+    source = checkpoint.load(saved)
+    of_file = replace(source.model.config, audio_dim=74)
+    source.model.config, own = of_file, source.model.config
+    with pytest.raises(BundleError, match="reads a feature file's numbers"):
+        graph.write_bundle(source, tmp_path / "bundle")
+    source.model.config = own
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is no bundle, and is not replaced"):
+        graph.write_bundle(source, tmp_path / "notes")
+    assert [file.name for file in (tmp_path / "notes").iterdir()] == ["mine.txt"]
 
 
 def test_publishing_keeps_one_precision(exported: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`export.evaluate` on people of one's own: small folders made here, the built-in bundle."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from export import evaluate
+from export import evaluate, tables
 from export.evaluate import Options
 from export.scores import sentiment_scores
 from runtime.errors import UsageError
@@ -57,7 +58,7 @@ def test_everything_is_measured_and_named(
     found = json.loads(out.read_text())
     assert list(found) == ["texts", "voices", "faces", "clips"]
     for part in found.values():
-        assert part.keys() >= KEYS
+        assert part.keys() >= {*KEYS, "model_sha256"}
     texts, voices, faces, clips = found.values()
     assert (texts["n"], texts["sentiment"]["n"]) == (2, 2)
     assert set(texts["recall"]) == {"happiness", "neutral"}
@@ -75,6 +76,20 @@ def test_everything_is_measured_and_named(
     assert "broken.wav" in printed.err
     assert "notes.txt" in printed.err
     assert "false_alarms" in printed.out
+
+
+def test_figures_of_another_model_are_not_written(tmp_path: Path, root: Path) -> None:
+    bundle = root / "runtime" / "default_bundle"
+    model = hashlib.sha256((bundle / "model.int8.onnx").read_bytes()).hexdigest()
+    file, page = tmp_path / "robot.json", tmp_path / "page.md"
+    page.write_text("<!-- table thresholds -->\n<!-- /table -->\n")
+    for sha256 in ("0" * 64, model):
+        file.write_text(json.dumps({"texts": {"n": 1, "model_sha256": sha256}}))
+        if sha256 != model:
+            with pytest.raises(UsageError, match="is of another model"):
+                tables.tables(bundle, tmp_path)
+    tables.fill(page, tables.tables(bundle, tmp_path))
+    assert "| text+audio+vision |" in page.read_text()
 
 
 def test_a_session_of_all_voices_hears_them_against_one_another(

@@ -99,7 +99,7 @@ def test_shown_utterances_have_real_lengths_ids_and_pieces(
     strides = {"text": 1, "audio": model.stride_audio, "vision": model.stride_vision}
     for k, shown in enumerate(collected.shown):
         utterance = data[shown.index]
-        assert shown.id == (utterance.id or f"test-{shown.index}")
+        assert shown.id == (utterance.id or f"utterance-{shown.index}")
         assert len(shown.pieces) == len(utterance.text)
         assert shown.pieces[0] == "[CLS]"
         assert shown.pieces[-1] == "[SEP]"

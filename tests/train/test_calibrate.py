@@ -67,6 +67,25 @@ def test_strangers_say_how_sure_it_may_be(
         calibrate.run(replace(options, corpora="goemotions emodb"))
 
 
+def test_a_subset_is_calibrated_on_what_has_all_of_it(tokenizer_json: Path) -> None:
+    """Every ninth of these lacks its voice: it is no example of all three."""
+    drawn = tiny.utterances(56, tokenizer_json)
+    n_fitted: dict[str, int] = {}
+
+    def fit(name: str, found: Predictions, _: object) -> tuple[float, float]:
+        n_fitted[name] = len(found["emotion_label"])
+        return 1.0, 0.5
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.judging.fit_subset", fit)
+        corpus: Any = None
+        calibrated(Judge(tiny.model(drawn).dmd, "fp32"), corpus, drawn, EMOTIONS)
+    whole = sum(len(u.audio) > 0 for u in drawn)
+    assert whole < len(drawn)
+    assert n_fitted["text+audio+vision"] == n_fitted["audio"] == whole
+    assert n_fitted["text+vision"] == len(drawn)
+
+
 @pytest.mark.parametrize("width", [0, 8])
 def test_voices_without_an_embedding_are_calibrated_apart(width: int, tokenizer_json: Path) -> None:
     rng, drawn = np.random.default_rng(0), []

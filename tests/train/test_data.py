@@ -315,6 +315,14 @@ def test_composition_is_a_function_of_seed_epoch_and_index(composer: Composer) -
     assert len({(u.text.tobytes(), u.audio.tobytes()) for u in firsts}) > 4
 
 
+def test_held_out_training_utterances_are_composed_like_the_others(composer: Composer) -> None:
+    found = composer.held_out("train")
+    assert len(found) == 21
+    assert [u.id for u in found[:2]] == ["train-00000", "train-00001"]
+    assert all(len(u.text) and len(u.audio) and len(u.vision) for u in found)
+    assert all(u.words.endswith("in train") for u in found)
+
+
 def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
     drawn = [composer.training(0, k) for k in range(400)]
     batch = hide(collate(drawn), 0.5, np.random.default_rng(0))
@@ -333,7 +341,7 @@ def test_training_shows_every_subset_and_labels(composer: Composer) -> None:
 
 
 def test_no_sentence_is_in_two_splits(tokenizer_json: Path) -> None:
-    """Publishers have "Okay." in all of theirs; what differs in its pieces only by case is the same."""
+    """Publishers have "Okay." in all of theirs. Word pieces know no case."""
     texts, features = made_up()
     told = [t for t in texts if t.emotion == NEUTRAL and t.split == "train" and t.rating is None]
     again = [replace(told[0], split="valid"), replace(told[0], split="test")]

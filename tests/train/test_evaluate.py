@@ -11,7 +11,7 @@ import torch
 from train import evaluate
 from train.data.corpora import EMOTIONS
 from train.loop import SUBSETS
-from train.metrics import bootstrap
+from train.metrics import bootstrap, emotion_metrics
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
@@ -55,6 +55,7 @@ def test_lost_rows_are_masked_and_zero() -> None:
         "vision": torch.ones(2, 1_000, 3),
         **{f"{m}_mask": torch.ones(2, 1_000, dtype=torch.bool) for m in ("text", "audio")},
         "vision_mask": torch.zeros(2, 1_000, dtype=torch.bool),
+        "audio_embedding": torch.ones(2, 4),
     }
     found = evaluate.lossy(batch, 0.3, torch.Generator().manual_seed(0))
     for m, rows in (("text", found["input_ids"]), ("audio", found["audio"][..., 0])):
@@ -62,6 +63,12 @@ def test_lost_rows_are_masked_and_zero() -> None:
         assert float(found[f"{m}_mask"].float().mean()) == pytest.approx(0.7, abs=0.04)
     assert not found["vision_mask"].any()
     assert batch["audio"].all()  # the batch given is left as it is
+    # What sums up a voice is there or not.
+    many = {**batch, "audio_embedding": torch.ones(400, 4), "text_mask": torch.ones(400, 3).bool(),
+            "input_ids": torch.ones(400, 3, dtype=torch.int64)}  # fmt: skip
+    kept = evaluate.lossy(many, 0.3, torch.Generator().manual_seed(0))["audio_embedding"]
+    assert torch.equal(kept.any(dim=1), kept.all(dim=1))
+    assert float(kept.mean()) == pytest.approx(0.7, abs=0.06)
 
 
 def test_bootstrap_interval_is_that_of_the_mean() -> None:
@@ -69,6 +76,23 @@ def test_bootstrap_interval_is_that_of_the_mean() -> None:
     low, high = bootstrap(lambda take: {"mean": float(values[take].mean())}, 400)
     assert low["mean"] == pytest.approx(values.mean() - 1.96 * 0.1, abs=0.05)
     assert high["mean"] == pytest.approx(values.mean() + 1.96 * 0.1, abs=0.05)
+
+
+def test_recall_is_a_mean_over_the_classes_that_occur() -> None:
+    said = np.eye(3)[[0, 0, 1, 2]]  # one of the second class is taken for the third: none is there
+    found = emotion_metrics(said, np.array([0, 0, 1, 1]))
+    assert found["uar"] == pytest.approx((1.0 + 0.5) / 2)
+    assert found["macro_f1"] == pytest.approx((1.0 + 2 / 3) / 2)
+
+
+def test_a_device_that_is_not_here_is_one_line(
+    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--checkpoint", trained, "--data", data, "--cache", data / "cache")
+    assert run(monkeypatch, *given, "--device", "cuda:99") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.evaluate: --device cuda:99 cannot be used here")
+    assert error.count("\n") == 1
 
 
 def test_a_missing_checkpoint_is_one_line(

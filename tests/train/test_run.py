@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,8 +25,11 @@ from export import measure, parity, quantize
 from runtime.errors import BundleError, UsageError
 from runtime.live import EmotionStream
 from runtime.store.bundle import Bundle
-from train import config, run
+from tests.train import tiny
+from train import config, run, training
 from train.data.corpora import DataError
+from train.data.utterance import Utterance
+from train.state import RunState, finished
 
 
 def test_checkpoint_says_how_it_was_made(trained: Path) -> None:
@@ -104,6 +108,63 @@ def test_a_second_stage_begins_with_the_first_one_s_weights(
         run.train(other, replace(options, out=str(tmp_path / "third")))
 
 
+def test_seeds_that_were_trained_without_a_test_are_told(
+    root: Path, data: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "runs" / "seed-1"))
+    info = json.loads((folder / "checkpoint.json").read_text())
+    del info["metrics"]["test"]
+    (folder / "checkpoint.json").write_text(json.dumps(info))
+    options = run.Options(data=str(data), out=str(tmp_path / "runs"), cache=str(data / "cache"))
+    with pytest.raises(UsageError, match="was trained with --no-test; give it here too"):
+        run.train_seeds(config.load(root / "configs" / "quick.toml", settings), options)
+
+
+def test_a_restart_leaves_no_finished_run_behind(
+    root: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
+) -> None:
+    """Else an interrupted restart would pass for the run of before."""
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    asked = config.load(root / "configs" / "quick.toml", settings)
+    assert finished(folder, asked)
+    RunState.open(folder, asked, restart=True)
+    assert not finished(folder, asked)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_a_split_without_utterances_is_told_before_the_training(
+    split: str, tokenizer_json: Path
+) -> None:
+    class Lacking:
+        n_training = 0 if split == "train" else 7
+
+        def held_out(self, asked: str) -> list[Utterance]:
+            return [] if asked == split else tiny.utterances(7, tokenizer_json)
+
+    corpus: Any = Lacking()
+    with pytest.raises(UsageError, match="utterances"):
+        training._check_splits(corpus, run.Options(data="clips"))
+    if split == "test":
+        training._check_splits(corpus, run.Options(data="clips", no_test=True))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('optim.precision="fp16"', "optim.precision is fp32 or bf16, not 'fp16'"),
+        ('model.summary="lst"', "model.summary is attention or last"),
+        ('model.gate="sigmod"', "model.gate is softmax or sigmoid"),
+        ("data.text_share=1.1", "add up to 1 at most"),
+        ("optim.batch_size=0", "optim.batch_size must be 1 or more"),
+    ],
+)
+def test_a_value_that_would_stand_for_another_is_refused(
+    root: Path, override: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.load(root / "configs" / "quick.toml", (override,))
+
+
 def test_the_configuration_says_how_many_threads(root: Path, tmp_path: Path) -> None:
     settings = config.load(root / "configs" / "quick.toml", ("optim.n_threads=3",))
     before = torch.get_num_threads()
@@ -171,8 +232,9 @@ def test_the_fastest_form_is_the_one_that_is_loaded(
 
 
 def test_each_corpus_is_measured_alone(
-    data: Path, trained: Path, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    data: Path, trained: Path, traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     where = {"data": str(data), "cache": str(data / "cache")}
     teacher = _with_other_pieces(trained, tmp_path / "teacher")
@@ -195,6 +257,11 @@ def test_each_corpus_is_measured_alone(
     info = writer.read(folder)
     assert [line["values"] for line in info["measured"]["lines"]] == [x.values for x in lines]
     assert "coverage.png" in info["files"]
+    # Measured once more after a change of the picture, as after another quantization.
+    monkeypatch.setattr(measure, "measure", lambda *_: lines)
+    monkeypatch.setattr(measure, "draw", lambda path, *_: path.write_bytes(b"another"))
+    measure.run(measure.Options(**where, bundle=str(folder), checkpoint=str(trained)))
+    assert writer.read(folder)["measured"]["lines"] == info["measured"]["lines"]
 
 
 def _with_other_pieces(trained: Path, out: Path) -> Path:
@@ -275,19 +342,17 @@ def _started(root: Path, command: Sequence[object]) -> subprocess.Popen[str]:
     )
 
 
-def test_parity_refuses_the_bundle_of_another_checkpoint(
-    root: Path, data: Path, trained: Path
-) -> None:
+def test_the_bundle_of_another_checkpoint_is_refused(root: Path, data: Path, trained: Path) -> None:
+    where = {
+        "checkpoint": str(trained),
+        "bundle": str(root / "runtime" / "default_bundle"),
+        "data": str(data),
+        "cache": str(data / "cache"),
+    }
     with pytest.raises(BundleError, match="was not exported from"):
-        parity.run(
-            parity.Options(
-                checkpoint=str(trained),
-                bundle=str(root / "runtime" / "default_bundle"),
-                data=str(data),
-                cache=str(data / "cache"),
-                split="test",
-            )
-        )
+        parity.run(parity.Options(**where, split="test"))
+    with pytest.raises(BundleError, match="was not exported from"):
+        measure.run(measure.Options(**where))
 
 
 def test_bf16_and_accumulated_steps(

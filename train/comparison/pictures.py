@@ -92,7 +92,11 @@ def _subsets(
     found: Found, titles: Mapping[str, str], protocol: Protocol, split: str
 ) -> tuple[str, str]:
     """Figure 10: the table, by subset of modalities."""
-    subsets = [s for s, row in found["dmd"]["subsets"].items() if protocol.metric in row]
+    subsets = [
+        s
+        for s in found["dmd"]["subsets"]
+        if all(protocol.metric in row["subsets"].get(s, {}) for row in found.values())
+    ]
     scale = shown_scale(protocol.metric)
     numbers = [[row["mean"], *(row["subsets"][s][protocol.metric]["mean"] for s in subsets)]
                for row in found.values()]  # fmt: skip

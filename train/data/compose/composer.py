@@ -127,10 +127,8 @@ class Composer:
         return whole
 
     def held_out(self, split: str) -> list[Utterance]:
-        """The fixed, class-balanced composition of `valid` or `test`: all modalities present,
-        no text twice, nothing augmented."""
-        if split == "train":
-            return [self.training(0, k) for k in range(self.n_training)]
+        """The fixed, class-balanced composition of a split: all modalities present that there are,
+        no text twice, nothing augmented; of `train`, as many as of `test`."""
         n = self._config.n_valid if split == "valid" else self._config.n_test
         out: list[Utterance] = []
         used: set[bytes] = set()
