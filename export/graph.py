@@ -145,7 +145,15 @@ def write_bundle(
                 "documents": [GOLDEN],
                 "provenance": {
                     name: source.info[name]
-                    for name in ("config", "seed", "commit", "weights_sha256", "data", "metrics")
+                    for name in (
+                        "config",
+                        "seed",
+                        "commit",
+                        "inputs",
+                        "weights_sha256",
+                        "data",
+                        "metrics",
+                    )
                     if name in source.info
                 },
                 "exported_by_commit": commit(),

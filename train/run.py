@@ -55,7 +55,7 @@ def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
     for seed in range(settings.seed, settings.seed + options.seeds):
         out = Path(options.out) / f"seed-{seed}"
         own = replace(settings, seed=seed)
-        if options.restart or not finished(out, own):
+        if options.restart or not finished(out, own, options.inputs()):
             train(own, replace(options, out=str(out)))
         metrics = json.loads((out / "checkpoint.json").read_text())["metrics"]
         if split not in metrics:

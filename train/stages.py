@@ -73,7 +73,7 @@ def _large(settings: Config, name: str) -> Config:
 def _train(name: str, settings: Config, options: training.Options, teacher: str | None) -> None:
     folder = Path(options.out) / name
     _say(f"\n== {name}")
-    if finished(folder, settings):
+    if finished(folder, settings, options.inputs()):
         _say("finished already")
         return
     training.train(

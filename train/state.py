@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from .provenance import commit
 
 __all__ = ["RunState", "finished"]
 
-_KEPT = ("commit", "epoch", "best_epoch", "best_score", "history")
+_KEPT = ("commit", "inputs", "epoch", "best_epoch", "best_score", "history")
 
 
-def finished(out: Path, settings: Config) -> bool:
-    """Whether `out` holds a finished run of this configuration; raises UsageError for another."""
+def finished(out: Path, settings: Config, inputs: Mapping[str, str]) -> bool:
+    """Whether `out` holds a finished run of this configuration on these inputs; raises UsageError
+    for another."""
     try:
         info = json.loads((out / "checkpoint.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -33,7 +35,16 @@ def finished(out: Path, settings: Config) -> bool:
         raise UsageError(
             f"{out}: holds a finished run of another configuration; pass another --out"
         )
+    _check_inputs(out, info.get("inputs", {}), inputs)
     return True
+
+
+def _check_inputs(out: Path, before: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+    """Raises UsageError for another data set, or another checkpoint or file to learn from. What is
+    known of one of both alone is not compared: a teacher may be gone when its student is there."""
+    for name in before.keys() & inputs.keys():
+        if before[name] != inputs[name]:
+            raise UsageError(f"{out}: holds a run with another {name}; pass another --out")
 
 
 @dataclass
@@ -43,6 +54,7 @@ class RunState:
     folder: Path
     identity: str
     commit: str  # of the code that the run began with
+    inputs: dict[str, str]  # `provenance.inputs`
     epoch: int = 0
     best_epoch: int = -1
     best_score: float = float("-inf")
@@ -57,9 +69,10 @@ class RunState:
         return self.seconds_before + time.monotonic() - self.started
 
     @classmethod
-    def open(cls, out: Path, settings: Config, restart: bool) -> "RunState":
-        """The state in `out`; raises UsageError when it belongs to another configuration."""
-        state = cls(out / "state", settings.sha256(), commit())
+    def open(cls, out: Path, settings: Config, inputs: dict[str, str], restart: bool) -> "RunState":
+        """The state in `out`; raises UsageError when it belongs to another configuration, or to
+        other inputs."""
+        state = cls(out / "state", settings.sha256(), commit(), inputs)
         if restart:
             if parallel.is_first():
                 shutil.rmtree(state.folder, ignore_errors=True)
@@ -75,6 +88,7 @@ class RunState:
                     f"{out}: holds an interrupted run of another configuration; finish that one, "
                     "pass another --out, or --restart"
                 )
+            _check_inputs(out, state.loaded["inputs"], inputs)
             for name in _KEPT:
                 setattr(state, name, state.loaded[name])
             state.seconds_before = state.loaded["seconds"]

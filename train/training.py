@@ -36,6 +36,7 @@ from .models.others import CORRKD, new_model
 from .models.tokenizer import pruned, tokenizer_of
 from .models.vocabulary import kept, shrink
 from .others import training_model
+from .provenance import inputs
 from .state import RunState
 from .teacher import Taught, Teacher
 
@@ -88,6 +89,13 @@ class Options:
     )
     restart: bool = option(False, help="discard an interrupted or finished run in --out")
 
+    def inputs(self) -> dict[str, str]:
+        """What the run reads besides its configuration: `provenance.inputs`."""
+        start, teacher = self.start, self.teacher_checkpoint
+        files = {"start": start and f"{start}/model.safetensors", "taught": self.taught,
+                 "teacher": teacher and f"{teacher}/model.safetensors"}  # fmt: skip
+        return inputs(self.data, self.data_format, files)
+
 
 def train(settings: Config, options: Options) -> None:
     """Train, calibrate, test and write the checkpoint. Raises DmdLiveError for a user's mistake."""
@@ -98,7 +106,7 @@ def train(settings: Config, options: Options) -> None:
     corpus, tokenizer = _open_data(settings, options)
     asked, precision = settings.sha256(), settings.optim.precision
     settings = fit(settings, corpus)
-    state = RunState.open(out, settings, options.restart)
+    state = RunState.open(out, settings, options.inputs(), options.restart)
     teacher = _open_teacher(settings, options, corpus, state)
     _check_splits(corpus, options)
     valid = corpus.held_out("valid")
@@ -123,6 +131,7 @@ def train(settings: Config, options: Options) -> None:
         "emotions": list(emotions),
         "commit": state.commit,
         "asked_sha256": asked,
+        "inputs": state.inputs,
         "metrics": metrics,
         "calibration": judge.calibration.to_dict() if judge.calibration else {},
         "best_epoch": state.best_epoch + 1,

@@ -126,9 +126,30 @@ def test_a_restart_leaves_no_finished_run_behind(
     """Else an interrupted restart would pass for the run of before."""
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     asked = config.load(root / "configs" / "quick.toml", settings)
-    assert finished(folder, asked)
-    RunState.open(folder, asked, restart=True)
-    assert not finished(folder, asked)
+    assert finished(folder, asked, {})
+    RunState.open(folder, asked, {}, restart=True)
+    assert not finished(folder, asked, {})
+
+
+def test_a_run_on_other_data_or_from_other_ratings_is_not_taken_for_this_one(
+    root: Path, data: Path, settings: tuple[str, ...], trained: Path, tmp_path: Path
+) -> None:
+    asked = config.load(root / "configs" / "quick.toml", settings)
+    ratings = tmp_path / "taught.safetensors"
+    ratings.write_bytes(b"ratings")
+    first = run.Options(data=str(data), taught=str(ratings))
+    assert first.inputs().keys() == {"data_format", "taught"}  # a folder may be moved
+    assert finished(trained, asked, first.inputs())  # whose ratings are not known
+    with pytest.raises(UsageError, match="holds a run with another data_format"):
+        finished(trained, asked, replace(first, data_format="shards").inputs())
+    state = RunState.open(tmp_path / "run", asked, first.inputs(), restart=False)
+    layer = torch.nn.Linear(1, 1)
+    adam = torch.optim.AdamW(layer.parameters())
+    state.finish_epoch(0, 0.0, {}, layer, adam, torch.optim.lr_scheduler.ConstantLR(adam))
+    RunState.open(tmp_path / "run", asked, first.inputs(), restart=False)
+    ratings.write_bytes(b"others")
+    with pytest.raises(UsageError, match="holds a run with another taught"):
+        RunState.open(tmp_path / "run", asked, first.inputs(), restart=False)
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

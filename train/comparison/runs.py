@@ -5,7 +5,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import config, training
@@ -30,7 +30,7 @@ class Task:
     @property
     def done(self) -> bool:
         """Whether it is finished. Raises UsageError where the folder has another run."""
-        return finished(Path(self.options.out), self.settings)
+        return finished(Path(self.options.out), self.settings, self.options.inputs())
 
 
 def settings_of(protocol: Protocol, switches: tuple[str, ...], seed: int) -> Config:
@@ -88,16 +88,9 @@ def _train(task: Task) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "train.log").open("a", encoding="utf-8") as log, _quiet(log):
         if task.teacher is not None:
-            out = str(folder / "teacher")
-            if not finished(Path(out), task.teacher):
-                options = training.Options(
-                    data=task.options.data,
-                    data_format=task.options.data_format,
-                    cache=task.options.cache,
-                    device=task.options.device,
-                    out=out,
-                    no_test=True,
-                )
+            out = folder / "teacher"
+            options = replace(task.options, out=str(out), teacher_checkpoint=None)
+            if not finished(out, task.teacher, options.inputs()):
                 training.train(task.teacher, options)
         training.train(task.settings, task.options)
     return time.monotonic() - started
