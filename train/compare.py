@@ -100,8 +100,8 @@ def _run(options: Options) -> None:
     else:
         reads.begin(rules, list(entries), again=options.again)
         found = result(reading.read_test(todo), rules, about)
-        _write(out, "test", found, titles, rules)
         reads.finish()
+        _write(out, "test", found, titles, rules)
 
 
 def _rules(options: Options) -> Protocol:
