@@ -7,6 +7,7 @@ exits with code 2.
 __all__ = [
     "BundleError",
     "DmdLiveError",
+    "EngineError",
     "FeatureError",
     "IsolationError",
     "ModelError",

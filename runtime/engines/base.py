@@ -1,14 +1,15 @@
 """What every inference backend offers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FeatureError
+from ..errors import DmdLiveError, FeatureError
+from ..features.pack import INPUTS
 
-__all__ = ["Arrays", "Engine", "require_finite"]
+__all__ = ["Arrays", "Engine", "checked", "require_finite"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -23,14 +24,37 @@ class Engine(Protocol):
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Graph inputs by name -> graph outputs by name (shapes: see `features/pack.py`).
 
-        Raises FeatureError when an input is missing, has another shape or type, or when a value,
-        in or out, is not finite.
+        Raises FeatureError when an input is missing, has another shape or type, or is not finite.
+        What goes wrong after that is an EngineError on a GPU, where the CPU may do better, and a
+        FeatureError on the CPU.
         """
         ...
 
 
-def require_finite(arrays: Arrays, kind: str) -> None:
-    """Raises FeatureError for NaN and infinite values; `kind`: input or output."""
+def checked(inputs: Arrays, taken: Collection[str]) -> dict[str, NDArray[Any]]:
+    """The contract's inputs that the engine takes, contiguous. Raises FeatureError for anything
+    else."""
+    sizes: dict[str | int, int] = {}
+    arrays = {}
+    for name, (kind, axes) in INPUTS.items():
+        if name not in taken:
+            continue
+        if name not in inputs:
+            raise FeatureError(f"input {name!r} is missing")
+        values = inputs[name]
+        fits = values.dtype == kind and values.ndim == len(axes)
+        if not fits or any(
+            n != sizes.setdefault(axis, axis if isinstance(axis, int) else n)
+            for axis, n in zip(axes, values.shape, strict=True)
+        ):
+            raise FeatureError(f"input {name!r} is {values.dtype} of shape {values.shape}")
+        arrays[name] = np.ascontiguousarray(values)
+    require_finite(arrays, "input")
+    return arrays
+
+
+def require_finite(arrays: Arrays, kind: str, wrong: type[DmdLiveError] = FeatureError) -> None:
+    """Raises `wrong` for NaN and infinite values; `kind`: input or output."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise FeatureError(f"{kind} {name!r} holds NaN or infinite values")
+            raise wrong(f"{kind} {name!r} holds NaN or infinite values")

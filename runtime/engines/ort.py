@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import BundleError, EngineError, FeatureError
 from ..features.pack import OPTIONAL
 from ..store.models import cache_folder
-from .base import Arrays, require_finite
+from .base import Arrays, checked, require_finite
 from .profiles import PROFILES
 
 __all__ = ["PROVIDERS", "OrtEngine"]
@@ -51,20 +51,34 @@ class OrtEngine:
                 ) from error
         else:
             self._session = _on_gpu(model, options, provider, precision)
-        self._unread = OPTIONAL - {value.name for value in self._session.get_inputs()}
+        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._unread = OPTIONAL - self._inputs
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine.infer`."""
+        if self.name != "cpu":
+            return self._on_gpu(checked(inputs, self._inputs))
         require_finite(inputs, "input")  # quantized, NaN would come out as a number
         try:
-            wanted = {n: v for n, v in inputs.items() if n not in self._unread}
-            values = self._session.run(self._outputs, wanted)
+            outputs = self._run({n: v for n, v in inputs.items() if n not in self._unread})
         except Exception as error:
             raise FeatureError(f"the graph refused its inputs: {_first_line(error)}") from error
-        outputs = dict(zip(self._outputs, map(np.asarray, values), strict=True))
         require_finite(outputs, "output")
         return outputs
+
+    def _on_gpu(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The outputs for inputs that are the contract's, so it is the GPU that fails."""
+        try:
+            outputs = self._run(inputs)
+        except Exception as error:
+            raise EngineError(f"{self.name} does not run: {_first_line(error)}") from error
+        require_finite(outputs, "output", EngineError)
+        return outputs
+
+    def _run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        values = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
 
 def _session(model: bytes, options: Any, provider: str, precision: str) -> Any:
@@ -145,4 +159,4 @@ def _settings(provider: str, model: bytes, precision: str) -> dict[str, str]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]  # a MemoryError says nothing

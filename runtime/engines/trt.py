@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import threading
 import weakref
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
@@ -17,7 +16,7 @@ from ..store.bundle import Bundle
 from ..store.models import cache_folder
 from ..system.files import write_file
 from . import gpu
-from .base import Arrays, require_finite
+from .base import Arrays, checked, require_finite
 from .profiles import PROFILES
 from .stored import BACKENDS, find
 
@@ -91,8 +90,8 @@ class TrtEngine:
         self._set_addresses()
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See `Engine.infer`. Raises EngineError when the GPU fails."""
-        arrays = _checked(inputs, self._sizes)
+        """See `Engine.infer`."""
+        arrays = checked(inputs, self._sizes)
         with self._lock:
             self._select(len(arrays["input_ids"]))
             for name, values in arrays.items():
@@ -110,7 +109,7 @@ class TrtEngine:
             for name, values in outputs.items():
                 self._copy(values.ctypes.data, self._memory[name], values.nbytes, "DeviceToHost")
             self._call("cudaStreamSynchronize", self._stream)
-        require_finite(outputs, "output")
+        require_finite(outputs, "output", EngineError)
         return outputs
 
     def keep_kernels(self) -> None:
@@ -201,28 +200,6 @@ def _sizes(engine: Any, trt: Any) -> dict[str, int]:
     for name in OUTPUTS:
         shapes[name] = [n_most if n < 0 else n for n in engine.get_tensor_shape(name)]
     return {name: int(np.prod(shapes[name])) * kinds[name].itemsize for name in names}
-
-
-def _checked(inputs: Arrays, taken: Collection[str]) -> dict[str, NDArray[Any]]:
-    """The contract's inputs that the engine takes, contiguous. Raises FeatureError for anything
-    else."""
-    sizes: dict[str | int, int] = {}
-    arrays = {}
-    for name, (kind, axes) in INPUTS.items():
-        if name not in taken:
-            continue
-        if name not in inputs:
-            raise FeatureError(f"input {name!r} is missing")
-        values = inputs[name]
-        fits = values.dtype == kind and values.ndim == len(axes)
-        if not fits or any(
-            n != sizes.setdefault(axis, axis if isinstance(axis, int) else n)
-            for axis, n in zip(axes, values.shape, strict=True)
-        ):
-            raise FeatureError(f"input {name!r} is {values.dtype} of shape {values.shape}")
-        arrays[name] = np.ascontiguousarray(values)
-    require_finite(arrays, "input")
-    return arrays
 
 
 def _release(cuda: Any, stream: Any, memory: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import pytest
 
 from export import bundle as writer
 from export import trt as builder
-from runtime.engines import choose, golden, gpu, stored
+from runtime.engines import choose, golden, gpu, ort, stored
 from runtime.engines.base import Arrays, Engine
 from runtime.engines.choose import ENGINES, fastest, open_engine
 from runtime.engines.ort import PROVIDERS, OrtEngine
@@ -271,6 +271,47 @@ def test_wrong_inputs_never_reach_the_gpu(
     with pytest.raises(FeatureError, match=reason):
         engine.infer(inputs)
     assert np.isfinite(engine.infer(batch(1))["emotion"]).all()  # and it goes on
+
+
+def breaks(outputs: list[str], inputs: Any) -> list[np.ndarray]:
+    raise RuntimeError("CUDA failure 2: out of memory\n  in cudaMalloc")
+
+
+def gives_nan(outputs: list[str], inputs: Any) -> list[np.ndarray]:
+    return [np.full(1, np.nan, np.float32)] * len(outputs)
+
+
+@pytest.fixture
+def onnxruntime_gpu(made: Path, monkeypatch: pytest.MonkeyPatch) -> OrtEngine:
+    """An engine of onnxruntime that takes its session for one on a GPU."""
+    monkeypatch.setattr(ort, "_on_gpu", lambda model, options, *_: ort._session(
+        model, options, "cpu", "fp32"))  # fmt: skip
+    return OrtEngine((made / "model.fp32.onnx").read_bytes(), provider="cuda")
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"), [(breaks, "^cuda does not run: .* out of memory$"), (gives_nan, "NaN")]
+)
+def test_a_gpu_that_fails_is_not_taken_for_wrong_inputs(
+    onnxruntime_gpu: OrtEngine, monkeypatch: pytest.MonkeyPatch, run: Any, reason: str
+) -> None:
+    for wrong in ({}, batch(1) | {"audio": np.full((1, 8, SPEC.audio_dim), np.nan, np.float32)}):
+        with pytest.raises(FeatureError):
+            onnxruntime_gpu.infer(wrong)
+    assert np.isfinite(onnxruntime_gpu.infer(batch(1))["emotion"]).all()
+    monkeypatch.setattr(onnxruntime_gpu, "_session", SimpleNamespace(run=run))
+    with pytest.raises(EngineError, match=reason):
+        onnxruntime_gpu.infer(batch(1))
+
+
+def test_nan_of_tensorrt_is_not_taken_for_wrong_inputs(
+    made: Path, cuda: gpu_on_host.Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TrtEngine(Bundle.load(made), "rtx", "fp32")
+    monkeypatch.setattr(engine._context, "_session", SimpleNamespace(
+        run=lambda names, _: [np.full(7, np.nan, np.float32)] * len(names)))  # fmt: skip
+    with pytest.raises(EngineError, match="NaN"):
+        engine.infer(batch(1))
 
 
 def test_compiled_kernels_are_kept_for_the_next_start(
