@@ -28,12 +28,13 @@ def camera(use: Use) -> Iterator[Check]:
     if use.camera is None:
         yield Check(name="camera", state=NOT_NEEDED, detail="none was asked for")
         return
+    from ..sources.camera import CameraSource, without_password
+
     if "://" in str(use.camera):
-        detail = f"{use.camera} is not tried: the doctor opens no connection"
+        shown = without_password(str(use.camera))
+        detail = f"{shown} is not tried: the doctor opens no connection"
         yield Check(name="camera", state=NOT_NEEDED, detail=detail)
         return
-    from ..sources.camera import CameraSource
-
     try:
         with CameraSource(use.camera) as camera:
             picture: Any = next(camera.packets())

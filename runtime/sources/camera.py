@@ -13,10 +13,16 @@ import numpy as np
 from ..errors import SourceError
 from .base import FrameSampler, Packet, VideoFrame
 
-__all__ = ["CameraSource"]
+__all__ = ["CameraSource", "without_password"]
 
 _TIMEOUT_MS = 5_000
 _CLOSE_S = 0.3
+
+
+def without_password(camera: str) -> str:
+    """The camera as messages name it: they go into events and logs, where no user and no password
+    of its address has a place."""
+    return re.sub(r"//[^/\s]*@", "//", camera)  # up to the last @: a password may hold others
 
 
 class CameraSource:
@@ -44,8 +50,7 @@ class CameraSource:
         rate_hz: float | None = None,
     ) -> None:
         self._camera = int(camera) if str(camera).isdigit() else str(camera)
-        # Messages go into events and logs, where a password has no place.
-        self._name = re.sub(r"//[^/@]*@", "//", str(camera))
+        self._name = without_password(str(camera))
         self._wanted = {"WIDTH": width, "HEIGHT": height, "FPS": rate_hz}
         self._capture: Any = None
         self._in_use = threading.Lock()  # releasing a capture that another thread reads crashes

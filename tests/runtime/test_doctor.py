@@ -153,7 +153,9 @@ def test_camera(demo: Path) -> None:
     found = only(listening.camera, Use(camera=99))
     assert (found.state, found.blocks) == ("missing", True)
     assert "camera 99" in found.detail
-    assert only(listening.camera, Use(camera="rtsp://robot/head")).state == "not needed"
+    found = only(listening.camera, Use(camera="rtsp://admin:p@ss@robot/head"))
+    assert found.state == "not needed"
+    assert found.detail.startswith("rtsp://robot/head is not tried")
     assert only(listening.camera, Use(camera=None)).state == "not needed"
 
 

@@ -21,7 +21,7 @@ from runtime.errors import SourceError
 from runtime.features.spec import SPEC
 from runtime.sources import microphone as microphone_module
 from runtime.sources.base import AudioChunk, FrameSampler, Packet, VideoFrame
-from runtime.sources.camera import CameraSource
+from runtime.sources.camera import CameraSource, without_password
 from runtime.sources.file import FileSource
 from runtime.sources.merged import MergedSource
 from runtime.sources.microphone import Block, MicrophoneSource, SoundClock
@@ -332,10 +332,19 @@ def test_merged_closes_what_it_opened_when_one_fails() -> None:
     assert not first.open
 
 
-def test_a_cameras_password_is_in_no_message() -> None:
-    with pytest.raises(SourceError) as told, CameraSource("rtsp://robot:secret@127.0.0.1:1/head"):
+@pytest.mark.parametrize("password", ["secret", "p@ss", "p@ss@word"])
+def test_a_cameras_password_is_in_no_message(password: str) -> None:
+    address = f"rtsp://robot:{password}@127.0.0.1:1/head"
+    with pytest.raises(SourceError) as told, CameraSource(address):
         pass
     assert str(told.value).startswith("camera rtsp://127.0.0.1:1/head: cannot be opened")
+
+
+def test_only_the_password_is_taken_out_of_a_camera() -> None:
+    for camera in ("0", "/dev/video0", "http://robot/a@b.mjpg", "nvarguscamerasrc ! appsink"):
+        assert without_password(camera) == camera
+    pipeline = "rtspsrc location=rtsp://{}robot/head ! decodebin ! appsink name=a@b"
+    assert without_password(pipeline.format("admin:p@ss@")) == pipeline.format("")
 
 
 def test_camera_that_is_not_there() -> None:
