@@ -51,7 +51,7 @@ class Mqtt:
         self._commands = Commands(self.name)
         self._client: Client | None = None
         self._identity = f"dmd-live-{os.urandom(4).hex()}"
-        self._confirmed: set[int] = set()  # numbers of messages
+        self._awaited: set[int] = set()  # numbers of messages that the broker has not confirmed
         self._greeted, self._reason, self._n_received = False, "", 0
         self._told_refusal = False
         if broker.exposed:
@@ -68,7 +68,7 @@ class Mqtt:
         """Connect, say "online", and ask for commands."""
         self._client, properties = self._made()
         self._greeted, self._reason = False, ""
-        self._confirmed.clear()
+        self._awaited.clear()
         try:
             self._client.connect(
                 self._broker.host,
@@ -153,6 +153,7 @@ class Mqtt:
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         _, number = self._client.subscribe(f"{self._broker.topic}/command", options=options)
         assert number is not None
+        self._awaited.add(number)
         self._confirm({number}, lambda: False)
 
     def _bring(
@@ -162,12 +163,13 @@ class Mqtt:
 
     def _put(self, topic: str, payload: str, retain: bool = False) -> int:
         assert self._client is not None
-        return self._client.publish(topic, payload, qos=1, retain=retain).mid
+        number = self._client.publish(topic, payload, qos=1, retain=retain).mid
+        self._awaited.add(number)
+        return number
 
     def _confirm(self, numbers: set[int], over: Callable[[], bool]) -> None:
         """Wait until the broker has these messages."""
-        self._wait(lambda: numbers <= self._confirmed, over)
-        self._confirmed -= numbers
+        self._wait(lambda: self._awaited.isdisjoint(numbers), over)
 
     def _wait(self, true: Callable[[], bool], over: Callable[[], bool]) -> None:
         until = time.monotonic() + _ANSWER_S
@@ -193,12 +195,12 @@ class Mqtt:
         self._reason = self._reason or f"the connection is lost ({code})"
 
     def _on_publish(self, _client: Any, _data: Any, number: int, code: Any, _more: Any) -> None:
-        self._confirmed.add(number)
+        self._awaited.discard(number)  # of quality of service 0 it is called as well
         if code.is_failure:  # some brokers close the connection, too
             self._reason = f"the broker refuses an event ({code})"
 
     def _on_subscribe(self, _client: Any, _data: Any, number: int, codes: Any, _more: Any) -> None:
-        self._confirmed.add(number)
+        self._awaited.discard(number)
         if codes[0].is_failure and not self._told_refusal:
             self._told_refusal = True
             _logger.warning("%s: the broker gives no commands (%s)", self.name, codes[0])

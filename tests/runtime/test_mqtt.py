@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,34 @@ def test_events_latest_and_state(mosquitto: Mosquitto) -> None:
         assert kinds == [("provisional", 1), ("final", 1), ("provisional", 2), ("final", 2)]
         assert reader.events("/latest") == reader.events()
     assert not [t for t in threading.enumerate() if t.name.startswith(("dmd-live", "paho"))]
+
+
+class Unconfirmed:
+    """A client whose messages are written and never confirmed; it numbers as paho does."""
+
+    def __init__(self, mqtt: Mqtt) -> None:
+        self._mqtt, self.number = mqtt, 0
+
+    def publish(
+        self, topic: str, payload: str, qos: int = 0, retain: bool = False
+    ) -> SimpleNamespace:
+        self.number += 1
+        if qos == 0:
+            self._mqtt._on_publish(self, None, self.number, SimpleNamespace(is_failure=False), None)
+        return SimpleNamespace(mid=self.number)
+
+    def loop(self, timeout_s: float) -> int:
+        return 0
+
+
+def test_numbers_of_early_estimates_confirm_no_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    mqtt = Mqtt(broker_at("mqtt://127.0.0.1/robot/mood"))
+    client = Unconfirmed(mqtt)
+    monkeypatch.setattr(mqtt, "_client", client)
+    mqtt.send(made(1, "provisional"), lambda: False)
+    client.number = 0  # as after 65,535 messages
+    with pytest.raises(TimeoutError, match="does not answer"):
+        mqtt.send(made(1), lambda: True)
 
 
 def test_a_broker_that_stops_and_starts_costs_no_final(
