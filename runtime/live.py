@@ -212,7 +212,7 @@ class EmotionStream:
             "baseline": 0 if parts is None or parts.baseline is None else parts.baseline.n_learned,
             "media": parts and parts.media and parts.media.stats,
             "outputs": [sink.stats for sink in self._wanted_sinks if hasattr(sink, "stats")],
-            "engine": parts and described(parts.engine),
+            "engine": parts and described(parts.judge.engine),
             "source": {
                 "live": self._live,
                 "delivers": sorted(getattr(self._source, "modalities", ())) if parts else [],

@@ -84,6 +84,11 @@ class Judge:
         self._smooth: NDArray[np.float64] | None = None
         self._label = -1
 
+    @property
+    def engine(self) -> Engine:
+        """The one that judges now."""
+        return self._engine
+
     def use(self, engine: Engine) -> None:
         """Go on with another engine of the same bundle."""
         self._engine = engine

@@ -1,5 +1,6 @@
 """Engines: which is taken, what is refused and why, and what a GPU would be told to do."""
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -27,7 +28,7 @@ from runtime.engines.choose import ENGINES, fastest, open_engine
 from runtime.engines.ort import PROVIDERS, OrtEngine
 from runtime.engines.trt import TrtEngine
 from runtime.errors import BundleError, EngineError, FeatureError, UsageError
-from runtime.features.pack import INPUTS, Rows, pack
+from runtime.features.pack import INPUTS, OUTPUTS, Rows, pack
 from runtime.features.spec import SPEC
 from runtime.live import EmotionStream
 from runtime.store.bundle import Bundle
@@ -503,6 +504,22 @@ def test_a_stream_falls_back_with_one_line(
     assert record.getMessage().endswith("; the CPU is used")
     assert "\n" not in record.getMessage()
     assert capfd.readouterr().err == ""
+
+
+def test_a_stream_whose_gpu_gives_nan_goes_on_and_names_the_cpu(
+    made: Path, talk: dict[str, Any], cuda: gpu_on_host.Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(context: gpu_on_host.Context, stream: int) -> bool:
+        for name in OUTPUTS:
+            ctypes.memset(context._addresses[name], 0xFF, 28)
+        return True
+
+    monkeypatch.setattr(choose, "check", lambda engine, bundle: None)
+    monkeypatch.setattr(gpu_on_host.Context, "execute_async_v3", fill)
+    with EmotionStream(**talk, bundle=made, engine="rtx") as stream:
+        assert len(list(stream)) == 1
+        assert stream.stats["inference_errors"] == 1
+        assert stream.stats["engine"] == {"engine": "cpu", "precision": "fp32"}
 
 
 @pytest.mark.skipif(NO_GPU == "", reason="a GPU is here")
