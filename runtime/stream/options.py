@@ -14,6 +14,8 @@ from ..sources.channels import check_choice
 
 __all__ = ["StreamOptions", "from_keywords"]
 
+_NUMBERED = ("camera", "microphone", "mic_channel", "rotate")  # texts that may be whole numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
@@ -150,11 +152,11 @@ class StreamOptions:
 
 
 def from_keywords(given: dict[str, Any]) -> StreamOptions:
-    """Options from the keywords of `EmotionStream`: paths may be `Path`, a camera may be a number,
-    `baseline` may be a path. Raises TypeError for a name that there is not."""
+    """Options from the keywords of `EmotionStream`: paths may be `Path`, devices, a channel and an
+    angle may be whole numbers, `baseline` may be a path. Raises TypeError for a name that there is
+    not."""
     values: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-    if isinstance(values.get("camera"), int):
-        values["camera"] = str(values["camera"])
+    values |= {k: str(values[k]) for k in _NUMBERED if isinstance(values.get(k), int)}
     if isinstance(values.get("baseline"), str):
         values["baseline_file"] = values.pop("baseline")
     return StreamOptions(**values)

@@ -16,6 +16,7 @@ from runtime.cli import Options
 from runtime.config import given
 from runtime.errors import UsageError
 from runtime.live import EmotionStream
+from runtime.stream.options import from_keywords
 
 
 def dmd_live(root: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -173,6 +174,20 @@ def test_the_example_file_is_read(root: Path, clip: Path, tmp_path: Path) -> Non
     assert (out.returncode, out.stderr) == (0, "")
     assert out.stdout == (tmp_path / "events.jsonl").read_text()
     assert len(out.stdout.splitlines()) == 2
+
+
+def test_devices_channels_and_angles_may_be_whole_numbers() -> None:
+    numbers = from_keywords({"camera": 0, "microphone": 2, "mic_channel": 1, "rotate": 90})
+    texts = from_keywords({"camera": "0", "microphone": "2", "mic_channel": "1", "rotate": "90"})
+    assert numbers == texts
+    numbers.check(own_source=False)
+    EmotionStream(camera=0, microphone=2, mic_channel=0, rotate=90)
+    for wrong, what in (
+        ({"mic_channel": -1}, "no channel '-1'"),
+        ({"rotate": 45}, "no rotate '45'"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            EmotionStream(microphone=2, **wrong)
 
 
 def test_a_stream_from_a_file(clip: Path, tmp_path: Path) -> None:
