@@ -101,7 +101,10 @@ class StreamOptions:
     baseline_file: str | None = option(
         None, metavar="FILE", help="the same, kept in FILE; remove it to forget the speaker"
     )
-    per_person: bool = option(False, help="keep voice and baseline apart for each person in view")
+    per_person: bool = option(
+        False,
+        help="keep voice and baseline apart for each person in view; not with --baseline-file",
+    )
     record: str | None = option(
         None, metavar="FILE", help="store words, feature rows and events, no sound or pictures"
     )
@@ -140,6 +143,11 @@ class StreamOptions:
             )
         if self.prior is not None and self.prior not in PRIORS:
             raise UsageError(f"no prior {self.prior!r}; there are: {', '.join(PRIORS)}")
+        if self.per_person and self.baseline_file is not None:
+            raise UsageError(
+                "a baseline_file is one speaker's, and per_person learns each person anew: leave "
+                "one of them out; baseline goes with per_person"
+            )
         if sum((self.file is not None, self.devices, own_source, self.replay is not None)) != 1:
             raise UsageError(
                 "give exactly one of: file, camera/microphone (live), source (your own), "

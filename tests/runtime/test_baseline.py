@@ -123,6 +123,12 @@ def test_resetting_is_recorded(clip: Path, tmp_path: Path) -> None:
     assert [e.probabilities for e in again] == [first.probabilities, second.probabilities]
 
 
+def test_a_file_is_of_one_speaker(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^a baseline_file is one speaker's, .* leave one"):
+        EmotionStream(microphone="default", per_person=True, baseline=tmp_path / "anna.json")
+    EmotionStream(microphone="default", per_person=True, baseline=True)
+
+
 def test_a_file_that_is_no_baseline_is_told(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "anna.json"
     finals(EmotionStream(file=clip, baseline=path))
