@@ -234,12 +234,14 @@ class Judge:
         """What is known of whoever speaks."""
         if not self._per_person or person is None:
             return self._anybody
-        if person.id not in self._known:
+        habits = self._known.pop(person.id, None)
+        if habits is None:
             fresh = None if self._anybody.baseline is None else Baseline(self._emotions)
-            self._known[person.id] = _Habits(SpeechStatistics(), Rest(), fresh)
-            if len(self._known) > _MOST_KNOWN:
-                del self._known[next(iter(self._known))]
-        return self._known[person.id]
+            habits = _Habits(SpeechStatistics(), Rest(), fresh)
+        self._known[person.id] = habits  # at the end: in front is who has not spoken for longest
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return habits
 
     def _words(self, evidence: Evidence) -> tuple[tuple[Word, ...], dict[str, str]]:
         """The words that the model can take, and which modalities are there."""

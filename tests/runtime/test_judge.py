@@ -3,15 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from runtime.engines.ort import OrtEngine
 from runtime.features.embedding import EMBEDDING_DIM, no_embedding
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
+from runtime.judging import judge as judge_module
 from runtime.judging.evidence import PRESENT, Evidence
 from runtime.judging.judge import Judge
-from runtime.schemas import EmotionEvent
+from runtime.schemas import EmotionEvent, Person
 from runtime.speech.base import Word
 from runtime.store.bundle import Bundle
 
@@ -56,6 +58,19 @@ def test_a_word_that_is_no_word_is_no_text() -> None:
     assert event.modality_sentiment["text"] is None
     assert event.modality_weight["text"] == 0.0
     assert judged("hello").modality_weight["text"] > 0.0
+
+
+def test_who_has_not_spoken_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "_MOST_KNOWN", 2)
+    bundle = Bundle.load()
+    text = TextFeatures(bundle.tokenizer_json)
+    judge = Judge(bundle, OrtEngine(bundle.model), text, per_person=True)
+    people = [Person(id=k, confidence=1.0, n_in_view=1, box=(0, 0, 1, 1)) for k in range(3)]
+    first, second = (judge._habits(person) for person in people[:2])
+    assert judge._habits(people[0]) is first
+    judge._habits(people[2])
+    assert judge._habits(people[0]) is first
+    assert judge._habits(people[1]) is not second
 
 
 def test_a_voice_that_no_encoder_has_heard_needs_more_to_be_sure() -> None:
