@@ -41,7 +41,10 @@ def broker_at(url: str, *, password_file: Path | None = None, ca: Path | None = 
     The password is the first line of a file, else $DMD_LIVE_MQTT_PASSWORD. `ca`: the certificates
     that are trusted in place of the system's. Raises UsageError, which never shows a password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text, and the address, may hold a password
+        raise UsageError("--mqtt: not mqtt[s]://[user@]host[:port]/topic") from None
     if parts.password is not None:
         raise UsageError(
             "--mqtt: a password in the address is seen in the list of processes; put it into a "

@@ -306,6 +306,9 @@ def test_home_assistant_finds_three_sensors(mosquitto: Mosquitto) -> None:
         ("mqtt://anna:secret@host/robot", "seen in the list of processes"),
         ("http://host/robot", "not mqtt"),
         ("mqtt:///robot", "not mqtt"),
+        ("mqtt://[::1/robot", "not mqtt"),
+        ("mqtt://anna:secret@[::1/robot", "not mqtt"),
+        ("mqtt://anna:secret@ho\u2100st/robot", "not mqtt"),
         ("mqtt://host:0/robot", "not mqtt"),
         ("mqtt://host:70000/robot", "not mqtt"),
         ("mqtt://host", "name a topic"),
@@ -321,6 +324,7 @@ def test_addresses_that_are_none(url: str, what: str) -> None:
     with pytest.raises(UsageError, match=what) as caught:
         broker_at(url)
     assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
