@@ -1,5 +1,6 @@
 """The outputs that options choose."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def chosen(options: OutputOptions, *, early: bool) -> Chosen:
     Raises UsageError for what can never work.
     """
     carriers: list[Carrier] = [
-        RotatingFile(Path(path), max_bytes=round(options.out_mb * 1e6), n_older=options.out_keep)
+        RotatingFile(Path(path), max_bytes=_bytes(options.out_mb), n_older=options.out_keep)
         for path in _several(options.out)
     ]
     carriers += [Datagrams(address) for address in _several(options.udp)]
@@ -167,6 +168,12 @@ def _mqtt(options: OutputOptions, url: str) -> Mqtt:
         ca=None if options.mqtt_ca is None else Path(options.mqtt_ca),
     )
     return Mqtt(broker, announce=options.mqtt_discovery)
+
+
+def _bytes(mb: float) -> int:
+    if not math.isfinite(mb * 1e6):
+        raise UsageError(f"--out-mb {mb}: not a number of megabytes; 0: never")
+    return round(mb * 1e6)
 
 
 def _several(joined: str | None) -> list[str]:

@@ -111,10 +111,10 @@ class Console:
 
 def _obey(stream: "EmotionStream") -> None:
     """Take commands from standard input, one a line."""
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         if line.strip():
             try:
-                stream.command(line)
+                stream.command(line.decode(errors="replace"))
             except UsageError as error:
                 print(f"dmd-live: {error}", file=sys.stderr)
 

@@ -1,7 +1,9 @@
 """Outputs beside the stream: real files, sockets and programs, which fail and come back."""
 
+import io
 import json
 import logging
+import math
 import os
 import shlex
 import socket
@@ -15,7 +17,9 @@ import pytest
 
 from runtime.errors import UsageError
 from runtime.live import EmotionStream
+from runtime.outputs import console
 from runtime.outputs.backlog import Backlog
+from runtime.outputs.chosen import OutputOptions, chosen
 from runtime.outputs.outlet import Outlet, finish_together
 from runtime.outputs.program import Program
 from runtime.outputs.rotating import RotatingFile
@@ -280,6 +284,26 @@ def test_the_command_line_feeds_several_outputs(root: Path, clip: Path, tmp_path
     assert out.stdout == out.stderr == path.read_text() == got.read_text()
     assert [event["utterance"] for event in sent] == [1, 2]
     assert all(len(line) > 500 for line in out.stdout.splitlines())
+
+
+@pytest.mark.parametrize("mb", [math.inf, -math.inf, math.nan, 1e305])
+def test_a_size_that_is_none_is_told(mb: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a number of megabytes"):
+        chosen(OutputOptions(out=str(tmp_path / "x.jsonl"), out_mb=mb), early=False)
+
+
+def test_a_command_that_is_no_text_does_not_end_the_reading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = io.BytesIO(b"sing \xff\n\nmute\r\nunmute")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, encoding="utf-8"))
+    stream = EmotionStream(microphone="default")
+    obeyed: list[str] = []
+    monkeypatch.setattr(stream, "mute", lambda: obeyed.append("mute"))
+    monkeypatch.setattr(stream, "unmute", lambda: obeyed.append("unmute"))
+    console._obey(stream)
+    assert obeyed == ["mute", "unmute"]
+    assert capsys.readouterr().err.startswith("dmd-live: no command 'sing \ufffd'")
 
 
 @pytest.mark.parametrize(
