@@ -30,7 +30,7 @@ from ..utterances.recognizer import Recognizer
 from ..utterances.segmenter import SegmenterConfig
 from ..version import __version__
 from .options import StreamOptions
-from .replaying import compare, engine_name, identity, per_person, prior_of
+from .replaying import compare, engine_name, explained, identity, per_person, prior_of
 
 __all__ = ["Parts", "open_parts", "source_of"]
 
@@ -110,14 +110,14 @@ def open_parts(
     entered = _open_sinks(sinks, owned)
     if media is not None:
         media.open()
+    apart, explain = per_person(options, source), explained(options, source)
     recorder = None
     if options.record is not None:
         path = Path(options.record)
-        recorder = _open_recorder(path, bundle, engine, baseline, prior, options.per_person)
+        recorder = _open_recorder(path, bundle, engine, baseline, prior, apart, explain)
         owned.callback(recorder.close)
     if baseline is not None and options.baseline_file is not None:
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
-    apart, explain = per_person(options, source), options.explain
     return Parts(
         engine=engine,
         spare=partial(open_engine, bundle, "cpu"),
@@ -221,6 +221,7 @@ def _open_recorder(
     baseline: Baseline | None,
     prior: str,
     per_person: bool,
+    explain: bool,
 ) -> Recorder:
     header = {
         "dmd_live": __version__,
@@ -228,6 +229,7 @@ def _open_recorder(
         "baseline": None if baseline is None else baseline.state(),
         "prior": prior,
         "per_person": per_person,
+        "explain": explain,
     }
     return Recorder(path, header)
 

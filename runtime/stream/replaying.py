@@ -12,7 +12,15 @@ from ..sources.base import Source
 from ..store.bundle import Bundle
 from .options import StreamOptions
 
-__all__ = ["compare", "described", "engine_name", "identity", "per_person", "prior_of"]
+__all__ = [
+    "compare",
+    "described",
+    "engine_name",
+    "explained",
+    "identity",
+    "per_person",
+    "prior_of",
+]
 
 _logger = logging.getLogger("dmd_live")
 
@@ -40,9 +48,17 @@ def prior_of(options: StreamOptions, source: Source | Recording) -> str:
 
 def per_person(options: StreamOptions, source: Source | Recording) -> bool:
     """Whether each person is kept apart: as in the recording, or as asked."""
-    if isinstance(source, Recording):
-        return bool(source.header.get("per_person", False))
-    return options.per_person
+    return options.per_person or _recorded(source, "per_person")
+
+
+def explained(options: StreamOptions, source: Source | Recording) -> bool:
+    """Whether reasons name words: as in the recording, or as asked."""
+    return options.explain or _recorded(source, "explain")
+
+
+def _recorded(source: Source | Recording, switch: str) -> bool:
+    """Whether it was on; in a recording that does not say so it was off."""
+    return isinstance(source, Recording) and bool(source.header.get(switch, False))
 
 
 def identity(bundle: Bundle, engine: Engine) -> dict[str, Any]:

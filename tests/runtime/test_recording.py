@@ -14,6 +14,7 @@ import pytest
 
 from runtime import __version__
 from runtime.errors import DmdLiveError, SourceError, UsageError
+from runtime.judging import reasons
 from runtime.judging.calibration import SUBSETS
 from runtime.live import EmotionStream
 from runtime.outputs.recording import FORMAT, Recording
@@ -115,6 +116,23 @@ def test_a_replay_can_be_recorded(
     copy = tmp_path / "again.jsonl"
     assert exact(every_event(EmotionStream(replay=path, record=copy))) == exact(events)
     assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_replay_explains_and_keeps_people_apart_as_recorded_or_as_asked(
+    recorded: tuple[Path, list[EmotionEvent]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, events = recorded
+    monkeypatch.setattr(reasons, "_COUNTS", -1.0)  # of any two words
+    copy = tmp_path / "again.jsonl"
+    asked = EmotionStream(replay=path, record=copy, explain=True, per_person=True)
+    told = every_event(asked)
+    assert not any("words:" in reason for event in events for reason in event.reasons)
+    assert any("words:" in reason for event in told for reason in event.reasons)
+    with Recording(copy) as recording:
+        assert recording.header["explain"] is recording.header["per_person"] is True
+    again = EmotionStream(replay=copy)
+    assert exact(every_event(again)) == exact(told)
+    assert again.stats["replay"] == {"events": len(events), "changed": 0}
 
 
 def test_a_recording_that_was_cut_off_is_good_up_to_there(
