@@ -51,7 +51,8 @@ class EmotionEvent:
     share in the fusion, which sum to 1. `quality` notes what was wrong with sound,
     words and pictures. `person`: whose face it is, None without one. `reasons`: up to three short
     lines on what was measured. `mixed`: two present modalities clearly disagree; `disagree` names
-    them. `latency_ms`, from when the last sound of the utterance was captured:
+    them. `latency_ms`, from when the sound that closed the utterance was captured (the pause of
+    `--pause-ms` after the voice is not in it; an early estimate counts from its newest sound):
     `queue` until it was taken up (0 where the source has its own clock), `words` until they were
     known, `inference`, and `total` until the event; a replayed event has those of the recording.
     """
