@@ -1,7 +1,6 @@
 """How a speaker usually reads to the model, learned from finals, so that habit is not emotion."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..system.files import write_file
 
 __all__ = ["Baseline"]
 
@@ -109,6 +109,4 @@ class Baseline:
     def save(self, path: Path, bundle_sha256: str) -> None:
         """Write what was learned; raises OSError when that fails."""
         state = {"baseline": _FORMAT, "bundle_sha256": bundle_sha256, **self.state()}
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(state) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_file(path, json.dumps(state).encode() + b"\n")

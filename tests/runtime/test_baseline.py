@@ -1,6 +1,8 @@
 """A speaker's baseline: habit is taken away, what differs from it stays, and off means off."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,23 @@ def test_resetting_is_recorded(clip: Path, tmp_path: Path) -> None:
     assert second.probabilities != off[1].probabilities
     again = finals(EmotionStream(replay=recorded))
     assert [e.probabilities for e in again] == [first.probabilities, second.probabilities]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "anna.json"
+    baseline = Baseline(EMOTIONS)
+    baseline.save(path, "abc")
+    assert Baseline(EMOTIONS).load(path, "abc")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        baseline.save(path, "abc")
+    assert [file.name for file in tmp_path.iterdir()] == ["anna.json"]
 
 
 def test_a_file_is_of_one_speaker(tmp_path: Path) -> None:
