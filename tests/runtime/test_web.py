@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -15,8 +17,9 @@ import jsonschema
 import pytest
 
 from runtime.errors import UsageError
-from runtime.outputs.web.feed import Feed
-from runtime.outputs.web.security import Address
+from runtime.outputs.web.app import App
+from runtime.outputs.web.feed import Feed, Hub
+from runtime.outputs.web.security import Address, Guard
 from runtime.outputs.web.server import WebServer
 from runtime.schemas import SCHEMA
 from tests.runtime.web import (
@@ -123,6 +126,34 @@ def test_commands_are_obeyed_and_bounded(web: WebServer, stream: Stream) -> None
     assert code == 1008
     assert stream.commands[:3] == ["mute", "unmute", "reset"]
     assert len(stream.commands) < 15
+
+
+class Counting(Stream):
+    n_asked = 0
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        self.n_asked += 1
+        return super().stats
+
+
+async def one_command() -> AsyncIterator[SimpleNamespace]:
+    """A socket on which a client says one thing."""
+    yield SimpleNamespace(type=aiohttp.WSMsgType.TEXT, data="mute")
+
+
+@pytest.mark.parametrize("n_watchers", [0, 1, 20])
+def test_a_command_costs_one_state_however_many_watch(n_watchers: int) -> None:
+    async def obey() -> list[str]:
+        feeds = [hub.join(provisional=False, last=0, state="{}") for _ in range(n_watchers)]
+        await App(stream, hub, guard, picture=False)._listen(one_command())
+        return [text for feed in feeds for text in (await feed.next(), await feed.next())]
+
+    stream, hub = Counting(), Hub(n_max=32)
+    guard = Guard(names=frozenset(), port=80, token=None)
+    told = run(obey)
+    assert stream.n_asked == min(n_watchers, 1)
+    assert sum('"muted": true' in text for text in told) == n_watchers
 
 
 def test_state_comes_only_when_asked_for(web: WebServer) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +82,7 @@ class App:
             watchers, seen = self._hub.watchers(), self._stream.seen
             if watchers and (seen is not sent_seen or loop.time() - sent_s >= _CALM_S):
                 sent_s, sent_seen = loop.time(), seen
-                text = self._state()
-                for feed in watchers:
-                    feed.put_state(text)
+                self._tell(watchers)
             await asyncio.sleep(_TICK_S)
 
     async def _head(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -186,8 +184,7 @@ class App:
                 self._stream.command(message.data)
             except UsageError as error:
                 await socket.send_str(json.dumps({"error": str(error)}))
-            for feed in self._hub.watchers():  # they see at once what it did
-                feed.put_state(self._state())
+            self._tell(self._hub.watchers())  # they see at once what it did
 
     async def _sent(self, request: web.Request, feed: Feed) -> web.StreamResponse:
         """Server-sent events."""
@@ -214,6 +211,13 @@ class App:
             if waiting is not None:
                 waiting.cancel()
         return response
+
+    def _tell(self, watchers: Sequence[Feed]) -> None:
+        """Send them the state, which is made once for all."""
+        if watchers:
+            text = self._state()
+            for feed in watchers:
+                feed.put_state(text)
 
     def _state(self) -> str:
         stream, now_s = self._stream, asyncio.get_running_loop().time()
