@@ -73,11 +73,6 @@ class WebServer:
             host = socket.gethostname()
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
-    @property
-    def needs_token(self) -> bool:
-        """Whether clients must show one."""
-        return self._token is not None
-
     def __enter__(self) -> "WebServer":
         if self._stream is None:
             raise UsageError("a web server is a sink: EmotionStream(..., sinks=[web])")
