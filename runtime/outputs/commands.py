@@ -24,11 +24,11 @@ class Obeying(Protocol):
 
 
 class Commands:
-    """Hands commands to a stream. What is too long, too often or no command is ignored: the first
-    time with a line in the log, and `n_ignored` counts it."""
+    """Hands commands to a stream. What is too long, too often or no command is ignored, the first
+    time with a line in the log."""
 
     def __init__(self, name: str) -> None:
-        self._name, self.n_ignored = name, 0
+        self._name, self._told = name, False
         self._stream: Obeying | None = None
         self._lately: deque[float] = deque(maxlen=_N_PER_S)
 
@@ -53,9 +53,7 @@ class Commands:
                 self.ignore(str(error))
 
     def ignore(self, why: str) -> None:
-        """Count one that is not obeyed."""
-        self.n_ignored += 1
-        if self.n_ignored == 1:
-            _logger.warning(
-                "%s: a command is ignored (%s); more of that kind is not told", self._name, why
-            )
+        """Tell the first one that is not obeyed."""
+        if not self._told:
+            self._told = True
+            _logger.warning("%s: a command is ignored (%s); others are not told", self._name, why)

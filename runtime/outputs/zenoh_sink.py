@@ -41,11 +41,6 @@ class ZenohSink:
         """Who obeys the commands."""
         self._commands.attach(stream)
 
-    @property
-    def n_ignored(self) -> int:
-        """Commands that were none, too long, or too many."""
-        return self._commands.n_ignored
-
     def __enter__(self) -> "ZenohSink":
         try:
             import zenoh
