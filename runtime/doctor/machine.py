@@ -84,8 +84,7 @@ def tensorrt(use: Use) -> Iterator[Check]:
             "else: pip install tensorrt",
         )
     elif not _version_of("cuda.bindings.runtime"):
-        cuda = gpu.driver_version() // 1000
-        remedy = f"pip install 'cuda-python>={cuda},<{cuda + 1}'"
+        remedy = gpu.bindings(gpu.driver_version())
         detail = f"{shown} without CUDA bindings"
         yield Check(name="TensorRT", state=MISSING, detail=detail, remedy=remedy)
     else:

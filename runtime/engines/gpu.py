@@ -4,7 +4,7 @@ import ctypes
 
 from ..errors import EngineError
 
-__all__ = ["capability", "driver_version"]
+__all__ = ["bindings", "capability", "driver_version"]
 
 
 def capability() -> str:
@@ -28,6 +28,11 @@ def driver_version() -> int:
     if failed := _driver().cuDriverGetVersion(ctypes.byref(version)):
         raise EngineError(f"the NVIDIA driver does not answer (CUDA error {failed})")
     return version.value
+
+
+def bindings(driver: int) -> str:
+    """The command that installs CUDA's Python modules for a driver of this `driver_version`."""
+    return f"pip install 'cuda-python>={driver // 1000},<{driver // 1000 + 1}'"
 
 
 def _driver() -> ctypes.CDLL:

@@ -181,9 +181,7 @@ def _libraries(backend: str, driver: int) -> tuple[Any, Any]:
     try:
         return trt, importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError) as error:
-        raise EngineError(
-            f"{backend} needs cuda-python: pip install 'cuda-bindings=={driver // 1000}.*'"
-        ) from error
+        raise EngineError(f"{backend} needs cuda-python: {gpu.bindings(driver)}") from error
 
 
 def _sizes(engine: Any, trt: Any) -> dict[str, int]:

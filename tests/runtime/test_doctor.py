@@ -146,6 +146,13 @@ def test_without_portaudio_or_without_a_microphone(monkeypatch: pytest.MonkeyPat
     assert found.remedy == "sudo apt install libportaudio2"
 
 
+def test_cuda_s_modules_are_those_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.gpu, "capability", lambda: "sm87")
+    monkeypatch.setattr(machine.gpu, "driver_version", lambda: 12060)
+    monkeypatch.setattr(machine, "_version_of", lambda name: "" if "cuda" in name else "10.3")
+    assert only(machine.tensorrt).remedy == "pip install 'cuda-python>=12,<13'"
+
+
 def test_camera(demo: Path) -> None:
     found = only(listening.camera, Use(camera=str(demo)))  # opened just as a device path is
     assert found.state == "fine"

@@ -351,7 +351,7 @@ def test_an_engine_that_computes_wrong_gives_way(
     ("missing", "way_out"),
     [
         ("tensorrt_rtx", "pip install tensorrt-rtx-cu13"),
-        ("cuda.bindings.runtime", "pip install 'cuda-bindings==13.*'"),
+        ("cuda.bindings.runtime", "pip install 'cuda-python>=13,<14'"),
     ],
 )
 def test_a_missing_library_is_one_line_with_the_command(
