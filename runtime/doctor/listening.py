@@ -20,7 +20,6 @@ from .base import FINE, MISSING, NOT_NEEDED, Check, Use
 __all__ = ["bundle", "camera", "face", "microphone", "voice", "words"]
 
 _LISTENED_S = 0.5
-_WORDS = {"vosk": "vosk-small-en-us", "moonshine": "moonshine-tiny-en"}
 
 
 def camera(use: Use) -> Iterator[Check]:
@@ -119,7 +118,7 @@ def _way_out(name: str) -> str:
 
 def words(use: Use) -> Iterator[Check]:
     """The recogniser that would be used, and the other one."""
-    from ..speech import open_recogniser
+    from ..speech import PARTS, open_recogniser
 
     name = "speech-to-text"
     if use.stt == "none":
@@ -129,16 +128,16 @@ def words(use: Use) -> Iterator[Check]:
         model = None if use.stt_model is None else Path(use.stt_model)
         recogniser = open_recogniser(use.stt, model)
     except DmdLiveError as error:
-        remedy = _way_out(_WORDS.get(use.stt, "moonshine-tiny-en"))
+        remedy = _way_out(PARTS.get(use.stt, PARTS["moonshine"]))
         yield Check(name=name, state=MISSING, detail=str(error), remedy=remedy, blocks=True)
         return
     if recogniser is None:
         detail = "neither Vosk's model nor Moonshine is here: voice and face alone"
-        yield Check(name=name, state=MISSING, detail=detail, remedy=_way_out("moonshine-tiny-en"))
+        yield Check(name=name, state=MISSING, detail=detail, remedy=_way_out(PARTS["moonshine"]))
         return
-    used, part = recogniser.name, use.stt_model or _WORDS[recogniser.name]
+    used, part = recogniser.name, use.stt_model or PARTS[recogniser.name]
     yield Check(name=name, state=FINE, detail=f"{used}, {part}")
-    for other, part in _WORDS.items():
+    for other, part in PARTS.items():
         if other != used:
             yield Check(name=name, state=NOT_NEEDED, detail=f"{other}, {part}: {used} does it")
 

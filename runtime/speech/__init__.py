@@ -7,11 +7,12 @@ from ..errors import DmdLiveError, UsageError
 from ..store import models
 from .base import SpeechToText
 
-__all__ = ["open_recogniser"]
+__all__ = ["PARTS", "open_recogniser"]
+
+PARTS = {"vosk": "vosk-small-en-us", "moonshine": "moonshine-tiny-en"}
+"""Each recogniser's part in the model store."""
 
 _logger = logging.getLogger("dmd_live")
-
-_VOSK, _MOONSHINE = "vosk-small-en-us", "moonshine-tiny-en"  # in the model store
 
 
 def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
@@ -31,18 +32,20 @@ def open_recogniser(stt: str, model: Path | None = None) -> SpeechToText | None:
     if stt == "vosk":
         from .vosk import Vosk
 
-        return Vosk(models.resolve(_VOSK) if model is None else model)
+        return Vosk(models.resolve(PARTS["vosk"]) if model is None else model)
     if stt == "moonshine":
         from .moonshine import Moonshine
 
-        return Moonshine(models.resolve(_MOONSHINE))
+        return Moonshine(models.resolve(PARTS["moonshine"]))
     return None
 
 
 def _first_that_loads(model: Path | None) -> SpeechToText | None:
-    here = {"vosk": model is not None or models.is_here(_VOSK), "moonshine": False}
-    here["moonshine"] = models.is_here(_MOONSHINE)
-    names = [name for name, is_here in here.items() if is_here]
+    names = [
+        name
+        for name, part in PARTS.items()
+        if (name == "vosk" and model is not None) or models.is_here(part)
+    ]
     for name in names:
         try:
             return open_recogniser(name, model if name == "vosk" else None)
