@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import SpeechError
 from ..features.embedding import no_embedding, pooled
+from ..features.spec import SPEC
 from .base import Word
 
 __all__ = ["Moonshine"]
 
-_RATE_HZ = 16_000
-_MIN_SAMPLES = _RATE_HZ // 10  # the encoder's convolutions need 1023; no word is this short
+# The encoder's convolutions need 1023; no word is this short.
+_MIN_SAMPLES = SPEC.sample_rate_hz // 10
 _START, _END = 1, 2  # tokens
 _SPACE = "\u2581"  # the tokenizer's mark of a word's begin
 _HEADS, _HEAD_DIM = 8, 36  # of the tiny model's attention
@@ -110,7 +111,7 @@ class Moonshine:
         feed["encoder_attention_mask"] = self._value(mask)
         tokens: list[int] = []
         scores: list[float] = []
-        most = int(np.ceil(len(samples) / _RATE_HZ * _TOKENS_PER_S))
+        most = int(np.ceil(len(samples) / SPEC.sample_rate_hz * _TOKENS_PER_S))
         given = [_START, *draft[:most]]
         while True:
             feed["input_ids"] = self._value(np.array([given], np.int64))
@@ -197,5 +198,6 @@ def _times(words: list[str], samples: NDArray[np.float32]) -> list[tuple[float, 
     before = np.searchsorted(clock, share[1:], "left")
     starts = after + share[:-1] - clock[after]
     ends = before + share[1:] - clock[before]
-    seconds = np.minimum(np.stack([starts, ends]) * _FRAME, len(samples)) / _RATE_HZ  # (2, words)
+    found = np.minimum(np.stack([starts, ends]) * _FRAME, len(samples))  # (2, words), in samples
+    seconds = found / SPEC.sample_rate_hz
     return [(float(start), float(end)) for start, end in seconds.T]

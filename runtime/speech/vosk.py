@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ..errors import SpeechError
 from ..features.embedding import no_embedding
+from ..features.spec import SPEC
 from ..system.libraries import remedy
 from .base import Word
 
 __all__ = ["Vosk"]
 
-_RATE_HZ = 16_000
 _CHUNK = 4_000  # samples; a Kaldi decoder is meant to be fed in pieces
 # What a folder must hold, and how such a file begins (Kaldi binary, OpenFst 2). Looked at first:
 # Kaldi's C++ writes to stderr about a wrong folder and fails later, or aborts, on a wrong file.
@@ -49,7 +49,7 @@ class Vosk:
         vosk.SetLogLevel(-1)
         try:
             self._model: Any = vosk.Model(str(model))
-            self._open: Any = partial(vosk.KaldiRecognizer, self._model, float(_RATE_HZ))
+            self._open: Any = partial(vosk.KaldiRecognizer, self._model, float(SPEC.sample_rate_hz))
             self._open()  # fails now if it ever will
         except Exception as error:  # Vosk raises no narrower class
             raise SpeechError(f"{model}: Vosk cannot load this model ({error})") from error
@@ -66,7 +66,7 @@ class Vosk:
         except Exception as error:  # Vosk raises no narrower class
             self._start_s = None
             raise SpeechError(f"Vosk failed while transcribing ({error})") from error
-        length_s = len(samples) / _RATE_HZ
+        length_s = len(samples) / SPEC.sample_rate_hz
         return tuple(
             Word(
                 text=word["word"],
