@@ -60,6 +60,19 @@ def model() -> TrainingDMD:
     return TrainingDMD(dmd, SMALL)
 
 
+def test_a_column_that_never_moves_in_training_does_not_count() -> None:
+    """Faces that are made of action units have no appearance; those of a device have one."""
+    seen = batch(64)
+    seen["vision"][..., 60:80] = 0.5
+    dmd = DMD(SMALL.model, small_language(), N_EMOTIONS).eval()
+    dmd.fit_normalisation(seen)
+    shown = batch(2)
+    other = {**shown, "vision": shown["vision"].clone()}
+    other["vision"][..., 60:80] += 3.0
+    for found, again in zip(dmd.predict(shown), dmd.predict(other), strict=True):
+        torch.testing.assert_close(again, found, atol=1e-4, rtol=0.0)
+
+
 def batch(
     n: int = 6, lengths: tuple[int, int, int] = (9, 20, 14), seed: int = 0
 ) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ _EMOTIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def prototypes() -> list[tuple[Recording, NDArray[np.float32]]]:
-    """Rows (59,) of made-up faces, as `train.prepare` makes them of photographs; always the same.
+    """Rows (91,) of made-up faces, as `train.prepare` makes them of photographs; always the same.
 
     Intensities vary by action unit and by side; pose is 0 and the face is there.
     """

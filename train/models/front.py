@@ -41,7 +41,7 @@ class NormaliseVision(Normalise):
         super().__init__(SPEC.vision_dim)
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, 59), (B, T) bool -> (B, T, 59)."""
+        """(B, T, 91), (B, T) bool -> (B, T, 91)."""
         flag = rows[..., -1:]
         return torch.cat([super().forward(rows, mask)[..., :-1] * flag, flag], dim=-1)
 

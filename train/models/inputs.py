@@ -15,6 +15,8 @@ from .layers import Dropout
 
 __all__ = ["Inputs"]
 
+_STILL = 1e-6  # deviation of a column of numbers that are all the same
+
 
 class Inputs(nn.Module):
     """Encoded words and standardised rows, brought to the common width; a missing modality.
@@ -124,7 +126,9 @@ def _fit(normalise: Normalise, rows: Tensor) -> None:
     """Take the statistics of rows (n, dim); none, where nobody is heard or seen in a data set."""
     if len(rows):
         normalise.mean.copy_(rows.mean(dim=0))
-        normalise.std.copy_(rows.std(dim=0).clamp(min=1e-3))
+        std = rows.std(dim=0)
+        # A column that never moves has taught nothing: what it is on a device must not count.
+        normalise.std.copy_(torch.where(std < _STILL, 1e6, std.clamp(min=1e-3)))
 
 
 def _first_on(mask: Tensor) -> Tensor:
