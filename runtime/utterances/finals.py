@@ -92,6 +92,15 @@ class Finals:
         pause_s = start_s - before.segment.end_s + 2.0 * self._turns.pad_s
         return before.segment.end_s if 0.0 <= pause_s <= self._join_s else None
 
+    def joined_by(self, joins_s: float | None, end_s: float) -> Before | None:
+        """The utterance before, where another until `end_s` belongs to it (`joins_s` as in
+        `Closed`) and both together are not too long."""
+        before = self.before
+        if before is None or joins_s != before.segment.end_s:
+            return None
+        too_long = end_s - before.segment.start_s > self._turns.max_utterance_s
+        return None if too_long else before
+
     def ready(self) -> Iterator[Evidence]:
         """Events of the utterances, in order, whose words are known or have been waited for."""
         while self._closed:
@@ -121,13 +130,12 @@ class Finals:
 
     def _joined(self, closed: Closed, answer: Answer) -> Evidence | None:
         """The utterance together with the one before, where they belong and fit together."""
-        before = self.before
-        if before is None or closed.joins_s != before.segment.end_s:
+        before = self.joined_by(closed.joins_s, closed.segment.end_s)
+        if before is None:
             return None
         whole = Segment(before.segment.start_s, closed.segment.end_s)
         both = before.followed_by(answer, closed.segment)
-        fits = not both.words or self._text.fits([word.text for word in both.words])
-        if whole.end_s - whole.start_s > self._turns.max_utterance_s or not fits:
+        if both.words and not self._text.fits([word.text for word in both.words]):
             return None
         found = self._scene.evidence("final", before.number, whole, both, closed.moment)
         persons = {before.person, None if found.person is None else found.person.id}

@@ -231,8 +231,8 @@ class Recognizer:
             answer = self._transcriber.early(speech.start_s)
             answer = sensible(answer, self._text, speech.end_s - speech.start_s)
             answer = Answer(newest_that_fit(self._text, answer.words), embedding=answer.embedding)
-        before = self._finals.before
-        if before is None or speaking.joins_s != before.segment.end_s:
+        before = self._finals.joined_by(speaking.joins_s, speech.end_s)
+        if before is None:
             return self._scene.evidence("provisional", speaking.number, speech, answer, moment)
         answer = before.followed_by(answer, speech)
         answer = replace(answer, words=newest_that_fit(self._text, answer.words))
