@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +10,14 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..features.spec import SPEC
-from .base import AudioChunk, Packet, VideoFrame
+from .base import Packet, VideoFrame
 from .microphone import Block, SoundClock
+from .waiting import Waiting
 
 __all__ = ["FedSource"]
 
-_AUDIO_S = 30.0
 _TICK_S = 0.1
+_PAUSE_S = 5.0  # a callback that is held up, and then all at once, is not that late
 _RATES_HZ = range(8_000, 192_001)
 
 
@@ -34,13 +34,13 @@ class FedSource:
 
     def __init__(self, *, pictures: bool = True) -> None:
         self.modalities = frozenset({"audio", "vision"} if pictures else {"audio"})
-        self.n_dropped = {"audio": 0, "vision": 0}
         self._change = threading.Condition()
-        self._sound: deque[AudioChunk] = deque()
-        self._picture: VideoFrame | None = None
+        self._waiting = Waiting()
+        self.n_dropped = self._waiting.n_dropped
         self._rate_hz = 0
         self._resampler: Any = None
         self._clock: SoundClock | None = None
+        self._heard_s = 0.0  # when the newest sound ended
         self._ended = False
 
     def __enter__(self) -> "FedSource":
@@ -55,7 +55,8 @@ class FedSource:
         """Take sound. `samples`: (n,) or (n, channels), int16, or float in [-1, 1].
 
         `end_s`: when the last sample was captured; now, if left out. It may be late, never early.
-        `lost`: some was lost just before. Raises UsageError for another type or shape.
+        `lost`: some was lost just before, as it is taken to be after a pause of 5 s. Raises
+        UsageError for another type or shape.
         """
         mono = _mono(samples)
         if not mono.size:
@@ -65,14 +66,11 @@ class FedSource:
             at_16_khz = self._resampled(mono, rate_hz)
             if not at_16_khz.size or self._ended:
                 return
-            if self._clock is None:
-                self._clock = SoundClock(end_s - len(at_16_khz) / SPEC.sample_rate_hz)
-            chunk = self._clock.chunk(at_16_khz, Block(at_16_khz, end_s, lost))
-            self._sound.append(chunk)
-            limit_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz - _AUDIO_S
-            while self._sound[0].start_s < limit_s:
-                self._sound.popleft()
-                self.n_dropped["audio"] += 1
+            start_s = end_s - len(at_16_khz) / SPEC.sample_rate_hz
+            lost |= start_s - self._heard_s > _PAUSE_S
+            self._clock = self._clock or SoundClock(start_s)
+            self._heard_s = end_s
+            self._waiting.put(self._clock.chunk(at_16_khz, Block(at_16_khz, end_s, lost)))
             self._change.notify_all()
 
     def see(self, rgb: NDArray[np.uint8], *, at_s: float | None = None) -> None:
@@ -84,8 +82,7 @@ class FedSource:
             raise UsageError(f"a picture is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
         frame = VideoFrame(time_s=time.monotonic() if at_s is None else at_s, rgb=rgb)
         with self._change:
-            self.n_dropped["vision"] += self._picture is not None
-            self._picture = frame
+            self._waiting.put(frame)
             self._change.notify_all()
 
     def end(self) -> None:
@@ -99,19 +96,12 @@ class FedSource:
         for 0.1 s."""
         while True:
             with self._change:
-                if not self._sound and self._picture is None:
+                if not self._waiting:
                     if self._ended:
                         return
                     self._change.wait(_TICK_S)
-                packet = self._next()
+                packet = self._waiting.take()
             yield packet
-
-    def _next(self) -> Packet | None:
-        picture = self._picture
-        if picture is not None and not (self._sound and self._sound[0].start_s < picture.time_s):
-            self._picture = None
-            return picture
-        return self._sound.popleft() if self._sound else None
 
     def _resampled(self, mono: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
         """(n,) at 16 kHz. The resampler holds back a few samples until more come."""

@@ -1,17 +1,15 @@
 """Several live sources as one: a thread for each, one bounded buffer, devices that come back."""
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 
 from ..errors import SourceError
-from ..features.spec import SPEC
 from ..system.threads import join
-from .base import AudioChunk, Packet, Source, VideoFrame
+from .base import Packet, Source
+from .waiting import Waiting
 
 __all__ = ["MergedSource"]
 
-_AUDIO_S = 30.0
 _JOIN_S = 0.2
 _TICK_S = 0.1
 _RETRY_S, _RETRY_MAX_S = 0.5, 10.0
@@ -34,13 +32,12 @@ class MergedSource:
         self._sources, self._reopen = sources, reopen
         self._threads: list[threading.Thread] = []
         self._change = threading.Condition()
-        self._sound: deque[AudioChunk] = deque()
-        self._picture: VideoFrame | None = None
+        self._waiting = Waiting()
         self._error: BaseException | None = None
         self._n_running = 0
         self._closed = False
         self.down: dict[str, str] = {}
-        self.n_dropped = {"audio": 0, "vision": 0}
+        self.n_dropped = self._waiting.n_dropped
         self.n_restarts = {"audio": 0, "vision": 0}
 
     @property
@@ -101,7 +98,7 @@ class MergedSource:
                         if self._closed:
                             break
                         if packet is not None:
-                            self._put(packet)
+                            self._waiting.put(packet)
                         self._change.notify_all()
                     self._is_back(source)
                     delay_s = _RETRY_S
@@ -137,21 +134,10 @@ class MergedSource:
                 del self.down[modality]
                 self.n_restarts[modality] += 1
 
-    def _put(self, packet: Packet) -> None:
-        if isinstance(packet, VideoFrame):
-            self.n_dropped["vision"] += self._picture is not None
-            self._picture = packet
-            return
-        self._sound.append(packet)
-        limit_s = packet.start_s + len(packet.samples) / SPEC.sample_rate_hz - _AUDIO_S
-        while self._sound[0].start_s < limit_s:
-            self._sound.popleft()
-            self.n_dropped["audio"] += 1
-
     def _ended(self) -> bool:
         """Whether nothing is left and nothing will come. Raises what ended a source."""
         with self._change:
-            if self._sound or self._picture is not None:
+            if self._waiting:
                 return False
             if self._error is not None and not self._closed:
                 raise SourceError(str(self._error)) from self._error
@@ -159,12 +145,6 @@ class MergedSource:
 
     def _next(self) -> Packet | None:
         with self._change:
-            if not self._sound and self._picture is None:
+            if not self._waiting:
                 self._change.wait(_TICK_S)
-            picture = self._picture
-            if picture is not None and not (
-                self._sound and self._sound[0].start_s < picture.time_s
-            ):
-                self._picture = None
-                return picture
-            return self._sound.popleft() if self._sound else None
+            return self._waiting.take()

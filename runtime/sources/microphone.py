@@ -26,6 +26,7 @@ _CLOSE_S = 0.3
 _MOST_DELAY_S = 1.0  # some drivers report none, or nonsense
 _DRIFT_S = 0.02  # less than a picture's time on screen, more than the jitter of time stamps
 _LOST_S = 0.25  # no crystal is that wrong: sound is missing
+_MOST_SILENCE_S = 2.0  # more than ends any utterance; without a bound, hours would be made up
 _MOST_CHANNELS = 8
 _WRONG_CHANNELS = -9998  # PortAudio's paInvalidChannelCount
 _N_LAGS = 200  # blocks: 10 s
@@ -39,9 +40,10 @@ class MicrophoneSource:
     `channel`: which one of several, see `Channels`.
 
     The callback only copies into a bounded buffer of 30 s. What does not fit, or what the driver
-    says that it lost, is counted in `n_overruns` and replaced by silence. Time is the sample count,
-    anchored to `time.monotonic()` at capture and kept in step with it. Raises SourceError when
-    PortAudio or the device is missing, or when the device stops delivering.
+    says that it lost, is counted in `n_overruns` and replaced by silence, or left a gap where it is
+    more than 2 s. Time is the sample count, anchored to `time.monotonic()` at capture and kept in
+    step with it. Raises SourceError when PortAudio or the device is missing, or when the device
+    stops delivering.
     """
 
     modalities = frozenset({"audio"})
@@ -143,10 +145,12 @@ class MicrophoneSource:
         if not 0.0 <= delay_s <= _MOST_DELAY_S:
             delay_s = 0.0
         end_s = time.monotonic() - delay_s + n / self._rate_hz
-        samples = np.concatenate([np.zeros(self._n_lost, np.float32), self._channels.mono(data)])
+        left_out = self._n_lost > _MOST_SILENCE_S * self._rate_hz
+        silence = np.zeros(0 if left_out else self._n_lost, np.float32)
+        samples = np.concatenate([silence, self._channels.mono(data)])
         overrun = bool(status.input_overflow)
         try:
-            self._blocks.put_nowait(Block(samples, end_s, overrun))
+            self._blocks.put_nowait(Block(samples, end_s, overrun or left_out))
             self._n_lost = 0
         except queue.Full:
             self._n_lost += n
@@ -178,7 +182,8 @@ class SoundClock:
 
     A card's crystal is off by up to 100 ppm, which is 9 s a day. Blocks are reported late at times,
     never early: the least lag of the last 10 s is taken for the true one. It is mended by one
-    sample a block, and by silence where much is missing.
+    sample a block, and by silence where much is missing; where more than 2 s are, the next chunk
+    begins later.
     """
 
     def __init__(self, start_s: float) -> None:
@@ -189,7 +194,6 @@ class SoundClock:
     def chunk(self, samples: Float, block: Block) -> AudioChunk:
         """The block as a chunk; `samples`: the same, (n,) at 16 kHz."""
         rate = SPEC.sample_rate_hz
-        start_s = self._start_s + self._n / rate
         # As if nothing had been mended, so that old lags stay comparable.
         n_counted = self._n + len(samples) - self._n_mended
         if block.overrun:
@@ -197,12 +201,21 @@ class SoundClock:
         self._lags.append(block.end_s - self._start_s - n_counted / rate)
         lag_s = min(self._lags) - self._n_mended / rate
         n_mended = 0
-        if lag_s > _LOST_S and (block.overrun or len(self._lags) == _N_LAGS):
+        missing = lag_s > _LOST_S and (block.overrun or len(self._lags) == _N_LAGS)
+        if missing and lag_s > _MOST_SILENCE_S:
+            self._move(lag_s)
+        elif missing:
             n_mended = round(lag_s * rate)
             samples = np.concatenate([np.zeros(n_mended, np.float32), samples])
         elif abs(lag_s) > _DRIFT_S and len(self._lags) == _N_LAGS:
             n_mended = 1 if lag_s > 0.0 else -1
             samples = np.append(samples, samples[-1:]) if n_mended > 0 else samples[:-1]
+        start_s = self._start_s + self._n / rate
         self._n += len(samples)
         self._n_mended += n_mended
         return AudioChunk(start_s=start_s, samples=samples)
+
+    def _move(self, by_s: float) -> None:
+        """What comes from now on was captured later than the samples counted tell."""
+        self._start_s += by_s
+        self._lags = deque((lag_s - by_s for lag_s in self._lags), maxlen=_N_LAGS)

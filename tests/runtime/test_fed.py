@@ -49,6 +49,29 @@ def test_what_is_lost_becomes_silence_and_the_clock_stays() -> None:
     assert source.modalities == {"audio"}
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_pause_is_a_gap(lost: bool) -> None:
+    """Somebody pushes to talk, a minute later again."""
+    source = FedSource(pictures=False)
+    block = np.ones(1_600, np.float32)
+    source.hear(block, 16_000, end_s=10.1)
+    source.hear(block, 16_000, end_s=70.1, lost=lost)
+    source.hear(block, 16_000, end_s=70.2)
+    source.end()
+    sound = [packet for packet in source.packets() if isinstance(packet, AudioChunk)]
+    assert [chunk.start_s for chunk in sound] == pytest.approx([10.0, 70.0, 70.1])
+    assert {len(chunk.samples) for chunk in sound} == {1_600}
+
+
+def test_sound_that_is_longer_than_the_buffer() -> None:
+    source = FedSource(pictures=False)
+    source.hear(np.zeros(40 * 16_000, np.float32), 16_000, end_s=50.0)
+    source.end()
+    (packet,) = source.packets()
+    assert isinstance(packet, AudioChunk)
+    assert packet.start_s == pytest.approx(10.0)
+
+
 def test_newest_picture_and_last_half_minute_of_sound_are_kept() -> None:
     source = FedSource()
     for i in range(400):

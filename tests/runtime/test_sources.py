@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -393,6 +393,48 @@ def test_sound_that_the_driver_lost_becomes_silence(told: bool) -> None:
     assert at_once == pytest.approx(1.5 if told else 0.0, abs=1e-3)
     end_s = chunk.start_s + len(chunk.samples) / SPEC.sample_rate_hz
     assert end_s == pytest.approx(100.0 + 30.0 + 1.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_long_gap_is_not_filled(told: bool) -> None:
+    """An hour of zeros would be 230 MB."""
+    clock = SoundClock(100.0)
+    sound = []
+    for k, block in enumerate(blocks(600, 0.0, np.zeros(600))):
+        if k >= 300:
+            block = replace(block, end_s=block.end_s + 3_600.0, overrun=told and k == 300)
+        sound.append(clock.chunk(block.samples, block))
+    assert {len(chunk.samples) for chunk in sound} == {800}
+    steps = [after.start_s - before.start_s for before, after in pairwise(sound)]
+    assert sum(step > 1.0 for step in steps) == 1
+    assert max(steps) == pytest.approx(3_600.05)
+    assert steps.index(max(steps)) == (299 if told else 498)
+
+
+def test_a_microphone_that_was_not_read_for_long_leaves_a_gap() -> None:
+    class Times:
+        currentTime = inputBufferAdcTime = 0.0
+
+    class Status:
+        input_overflow = False
+
+    microphone = MicrophoneSource()
+    microphone._rate_hz = 16_000
+    microphone._n_lost = 3_600 * 16_000
+    microphone._take(np.ones((800, 1), np.float32), 800, Times(), Status())
+    block = microphone._blocks.get_nowait()
+    assert block is not None
+    assert len(block.samples) == 800
+    assert block.overrun  # so that the clock looks for the gap
+    assert microphone._n_lost == 0
+
+
+def test_sound_that_is_longer_than_the_buffer() -> None:
+    long = AudioChunk(start_s=5.0, samples=np.zeros(40 * 16_000, np.float32))
+    with MergedSource(Script(chunk(4.0), long), reopen=False) as source:
+        time.sleep(0.1)
+        assert list(filter(None, source.packets())) == [long]
+    assert source.n_dropped["audio"] == 1
 
 
 def test_a_microphone_that_is_not_read_counts_what_it_drops() -> None:
