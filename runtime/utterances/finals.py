@@ -16,6 +16,7 @@ from ..speech.base import Answer, Word
 from ..speech.understood import sensible
 from .scene import Moment, Scene
 from .segmenter import Segment, SegmenterConfig, split_words
+from .timeline import Sound
 
 __all__ = ["Before", "Closed", "Finals"]
 
@@ -27,6 +28,7 @@ class Closed:
     number: int
     segment: Segment
     moment: Moment
+    sound: Sound
     notes: tuple[str, ...] = ()
     joins_s: float | None = None  # the end of the utterance that it may belong to
 
@@ -125,8 +127,10 @@ class Finals:
 
     def _final(self, closed: Closed, part: Segment, answer: Answer) -> Evidence:
         """What is judged of a closed utterance, or of a part of it."""
-        found = self._scene.evidence("final", closed.number, part, answer, closed.moment)
-        return self._judged(found, closed.notes, revision=0)
+        found = self._scene.evidence(
+            "final", closed.number, part, answer, closed.moment, closed.sound
+        )
+        return self._judged(found, closed, revision=0)
 
     def _joined(self, closed: Closed, answer: Answer) -> Evidence | None:
         """The utterance together with the one before, where they belong and fit together."""
@@ -137,23 +141,25 @@ class Finals:
         both = before.followed_by(answer, closed.segment)
         if both.words and not self._text.fits([word.text for word in both.words]):
             return None
-        found = self._scene.evidence("final", before.number, whole, both, closed.moment)
+        found = self._scene.evidence(
+            "final", before.number, whole, both, closed.moment, closed.sound
+        )
         persons = {before.person, None if found.person is None else found.person.id}
         if len(persons - {None}) > 1:
             return None
         found = replace(found, replaces=before.revision)
-        return self._judged(found, closed.notes, revision=before.revision + 1)
+        return self._judged(found, closed, revision=before.revision + 1)
 
-    def _judged(self, found: Evidence, notes: tuple[str, ...], *, revision: int) -> Evidence:
-        """The evidence with its notes, kept as what the next one may join."""
+    def _judged(self, found: Evidence, closed: Closed, *, revision: int) -> Evidence:
+        """The evidence with the notes, kept as what the next one may join."""
         segment = Segment(found.start_s, found.end_s)
         if self._keep is not None:
-            samples = self._scene.timeline.samples(segment.start_s, segment.end_s)
+            samples = closed.sound.samples(segment.start_s, segment.end_s)
             self._keep(found.utterance, segment, samples)
         person = None if found.person is None else found.person.id
         answer = Answer(found.words, embedding=found.audio_embedding)
         self.before = Before(found.utterance, revision, segment, answer, person)
-        return replace(found, quality=(*found.quality, *notes))
+        return replace(found, quality=(*found.quality, *closed.notes))
 
     def _fit(
         self, segment: Segment, words: tuple[Word, ...]

@@ -31,6 +31,7 @@ _FIRST_S = 1.0  # of speech before the first provisional event
 _FEED_S = 0.25  # of speech between what a streaming recogniser is given
 _MUTE_STEP = 160  # samples: sound is muted in steps of 10 ms
 _GAP_S = 0.25  # sound that is missing, or a clock that was set: a device was replaced
+_SILENT_DEVICE_S = 1.0  # without sound, later than it usually comes: nobody is heard any more
 
 
 @dataclass
@@ -105,6 +106,7 @@ class Recognizer:
         self._segmenter: Segmenter | None = None
         self._unheard = np.zeros(0, np.float32)  # samples short of a whole VAD chunk
         self._expected_s = 0.0  # where the next chunk of sound should begin
+        self._late_s = 0.0  # how long after its end the last one came
         self._n_utterances = 0
         self._speaking: _Speaking | None = None
 
@@ -119,17 +121,19 @@ class Recognizer:
         if isinstance(packet, AudioChunk):
             found += self._hear(packet)
         else:
+            self._end_without_sound(min(packet.time_s, time.monotonic()))
             self._scene.see(packet)
         return found + list(self._finals.ready())
 
     def tick(self) -> list[Evidence]:
-        """Nothing came for a while: utterances whose words are known or waited for too long."""
+        """Nothing came for a while: utterances whose words are known or waited for too long, and
+        one that is open, if no sound comes any more."""
+        self._end_without_sound(time.monotonic())
         return list(self._finals.ready())
 
     def flush(self) -> list[Evidence]:
         """The stream ended: judge the utterance that is still open, and those that wait."""
-        if self._segmenter is not None and (segment := self._segmenter.flush()) is not None:
-            self._close(segment, Moment(time.monotonic(), 0.0))
+        self._end_open(Moment(time.monotonic(), 0.0))
         found = list(self._finals.ready())
         while self._finals.waiting:
             time.sleep(0.01)
@@ -139,7 +143,8 @@ class Recognizer:
     def _hear(self, chunk: AudioChunk) -> Iterator[Evidence]:
         now_s, length_s = time.monotonic(), len(chunk.samples) / SPEC.sample_rate_hz
         queued_s = now_s - chunk.start_s - length_s if self._monotonic else 0.0
-        moment = Moment(now_s, max(0.0, queued_s))
+        self._late_s = max(0.0, queued_s)
+        moment = Moment(now_s, self._late_s)
         if self._segmenter is None or abs(chunk.start_s - self._expected_s) > _GAP_S:
             self._restart(chunk.start_s, moment)
             self._expected_s = chunk.start_s
@@ -192,12 +197,25 @@ class Recognizer:
     def _restart(self, start_s: float, moment: Moment) -> None:
         """Sound begins, or begins again after a gap or a jump of its clock."""
         if self._segmenter is not None:
-            if (segment := self._segmenter.flush()) is not None:
-                self._close(segment, moment)
+            self._end_open(moment)
             self._scene.timeline.restart_audio()
             self._voice.reset()
             self._unheard = self._unheard[:0]
         self._segmenter = Segmenter(VoiceActivity.CHUNK / SPEC.sample_rate_hz, start_s, self._turns)
+
+    def _end_open(self, moment: Moment) -> None:
+        """End the utterance that is open, if any, where its sound ends."""
+        if self._segmenter is not None and (segment := self._segmenter.flush()) is not None:
+            self._close(segment, moment)
+        self._speaking = None
+
+    def _end_without_sound(self, now_s: float) -> None:
+        """A live device that gives no sound does not keep an utterance open. Packets come in order
+        of time: sound of before `now_s` would have come by now."""
+        missing_s = now_s - self._expected_s - self._late_s
+        is_open = self._segmenter is not None and self._segmenter.speech is not None
+        if self._monotonic and is_open and missing_s > _SILENT_DEVICE_S:
+            self._end_open(Moment(time.monotonic(), 0.0))
 
     def _early(self, segmenter: Segmenter, moment: Moment) -> Iterator[Evidence]:
         """What can be said or prepared while somebody speaks."""
@@ -233,11 +251,16 @@ class Recognizer:
             answer = Answer(newest_that_fit(self._text, answer.words), embedding=answer.embedding)
         before = self._finals.joined_by(speaking.joins_s, speech.end_s)
         if before is None:
-            return self._scene.evidence("provisional", speaking.number, speech, answer, moment)
+            return self._estimate(speaking.number, speech, answer, moment)
         answer = before.followed_by(answer, speech)
         answer = replace(answer, words=newest_that_fit(self._text, answer.words))
         whole = Segment(before.segment.start_s, speech.end_s)
-        return self._scene.evidence("provisional", before.number, whole, answer, moment)
+        return self._estimate(before.number, whole, answer, moment)
+
+    def _estimate(self, number: int, part: Segment, answer: Answer, moment: Moment) -> Evidence:
+        """Evidence of an early estimate."""
+        sound = self._scene.timeline.sound
+        return self._scene.evidence("provisional", number, part, answer, moment, sound)
 
     def _close(self, segment: Segment, moment: Moment, notes: tuple[str, ...] = ()) -> None:
         """An utterance has ended: want its words."""
@@ -245,7 +268,8 @@ class Recognizer:
         if speaking is None:  # the rest of one that was too long
             self._n_utterances += 1
             speaking = _Speaking(self._n_utterances)
-        self._finals.add(Closed(speaking.number, segment, moment, notes, speaking.joins_s))
+        sound = self._scene.timeline.sound
+        self._finals.add(Closed(speaking.number, segment, moment, sound, notes, speaking.joins_s))
         if self._transcriber is not None:
             self._ask(segment, "final")
 

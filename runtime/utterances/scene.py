@@ -17,7 +17,7 @@ from ..speech.base import Answer
 from .quality import ASKEW, FROZEN, PictureQuality, sound_notes, word_notes
 from .segmenter import Segment
 from .speaker import Speaker, who_speaks
-from .timeline import Look, Timeline
+from .timeline import Look, Sound, Timeline
 
 __all__ = ["Moment", "Scene"]
 
@@ -66,14 +66,20 @@ class Scene:
         self._pictures.add(at_s, frame.rgb, self.seen.n_faces, self.seen.upright)
 
     def evidence(
-        self, kind: str, number: int, segment: Segment, answer: Answer, moment: Moment
+        self,
+        kind: str,
+        number: int,
+        segment: Segment,
+        answer: Answer,
+        moment: Moment,
+        sound: Sound,
     ) -> Evidence:
-        """What there is of an interval, with the words that were recognised in it."""
+        """What there is of an interval, with the words that were recognised in its `sound`."""
         known = time.monotonic()
         start_s, end_s = segment.start_s, segment.end_s
-        audio = self.timeline.audio_rows(start_s, end_s)
+        audio = sound.audio_rows(start_s, end_s)
         faces = self.timeline.faces(start_s, end_s)
-        speaker = self._speaker(faces, start_s, end_s)
+        speaker = self._speaker(faces, start_s, end_s, sound)
         vision = self.timeline.vision_rows(start_s, end_s, speaker.id)
         pictures = self._pictures.notes(start_s, end_s) if self._vision is not None else ()
         text = PRESENT if answer.words else answer.error or "no words recognised"
@@ -102,7 +108,7 @@ class Scene:
             vision=vision if modalities["vision"] == PRESENT else vision[:0],
             modalities=modalities,
             quality=(
-                *sound_notes(self.timeline.samples(start_s, end_s)),
+                *sound_notes(sound.samples(start_s, end_s)),
                 *word_notes(answer.words),
                 *pictures,
             ),
@@ -113,13 +119,17 @@ class Scene:
         )
 
     def _speaker(
-        self, faces: dict[int, list[tuple[float, Look]]], start_s: float, end_s: float
+        self,
+        faces: dict[int, list[tuple[float, Look]]],
+        start_s: float,
+        end_s: float,
+        sound: Sound,
     ) -> Speaker:
         """Whose lips move with the sound between two times."""
         if not faces:
             return Speaker(None, 1.0)
         begin_s = start_s - _AROUND_S
-        loudness = self.timeline.audio_rows(begin_s, end_s + _AROUND_S)[:, _ENERGY]
+        loudness = sound.audio_rows(begin_s, end_s + _AROUND_S)[:, _ENERGY]
         lips = {
             face: (np.array([t for t, _ in looks]), np.array([look.lips for _, look in looks]))
             for face, looks in faces.items()

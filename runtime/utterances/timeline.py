@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..features.audio import AudioFeatures
 from ..features.spec import SPEC
 
-__all__ = ["ALONE", "Look", "Timeline", "alone"]
+__all__ = ["ALONE", "Look", "Sound", "Timeline", "alone"]
 
 Float = NDArray[np.float32]
 
@@ -36,11 +36,8 @@ def alone(row: Float) -> dict[int, Look]:
     return {ALONE: Look(row, 0.0, (0.0, 0.0, 1.0, 1.0))} if row[-1] else {}
 
 
-class Timeline:
-    """The last 30 s of audio samples, audio rows and vision rows; older ones are dropped.
-
-    Sound must come without gaps (see `AudioChunk`); pictures may come late or not at all.
-    """
+class Sound:
+    """The last 30 s of sound without a gap, samples and rows; older ones are dropped."""
 
     def __init__(self) -> None:
         self._features = AudioFeatures()
@@ -48,9 +45,8 @@ class Timeline:
         self._n_samples = 0
         self._samples: deque[tuple[int, Float]] = deque()  # (index of first sample, samples)
         self._audio: deque[Float] = deque()
-        self._vision: deque[tuple[float, Mapping[int, Look]]] = deque()
 
-    def add_audio(self, start_s: float, samples: Float) -> None:
+    def add(self, start_s: float, samples: Float) -> None:
         """Append consecutive (n,) samples; the first chunk's `start_s` anchors the clock."""
         if self._origin_s is None:
             self._origin_s = start_s
@@ -62,22 +58,6 @@ class Timeline:
         oldest = self._n_samples - _HISTORY_S * SPEC.sample_rate_hz
         while self._samples[0][0] + len(self._samples[0][1]) < oldest:
             self._samples.popleft()
-
-    def restart_audio(self) -> None:
-        """Sound goes on after a gap: what was heard before it is dropped."""
-        self._features = AudioFeatures()
-        self._origin_s, self._n_samples = None, 0
-        self._samples.clear()
-        self._audio.clear()
-
-    def add_vision(self, time_s: float, faces: Mapping[int, Look]) -> None:
-        """Append the faces, by number, of a picture taken at `time_s`; a clock that was set back
-        drops the older ones."""
-        if self._vision and time_s < self._vision[-1][0]:
-            self._vision.clear()
-        self._vision.append((time_s, faces))
-        while self._vision[0][0] < time_s - _HISTORY_S:
-            self._vision.popleft()
 
     def samples(self, start_s: float, end_s: float) -> Float:
         """The (n,) samples between two times, as far as they are still held."""
@@ -97,6 +77,47 @@ class Timeline:
         begin, end = (-(-self._index(t) // SPEC.hop) - first_row for t in (start_s, end_s))
         rows = [self._audio[i] for i in range(max(0, begin), min(len(self._audio), end))]
         return np.array(rows, np.float32).reshape(-1, SPEC.audio_dim)
+
+    def _index(self, time_s: float) -> int:
+        assert self._origin_s is not None
+        return max(0, round((time_s - self._origin_s) * SPEC.sample_rate_hz))
+
+
+class Timeline:
+    """Sound and vision rows of the last 30 s; older ones are dropped.
+
+    Sound must come without gaps (see `AudioChunk`); pictures may come late or not at all.
+    """
+
+    def __init__(self) -> None:
+        self.sound = Sound()
+        """What is heard since the last gap."""
+        self._vision: deque[tuple[float, Mapping[int, Look]]] = deque()
+
+    def add_audio(self, start_s: float, samples: Float) -> None:
+        """See `Sound.add`."""
+        self.sound.add(start_s, samples)
+
+    def restart_audio(self) -> None:
+        """Sound goes on after a gap: what was heard before it stays with who holds it."""
+        self.sound = Sound()
+
+    def samples(self, start_s: float, end_s: float) -> Float:
+        """See `Sound.samples`."""
+        return self.sound.samples(start_s, end_s)
+
+    def audio_rows(self, start_s: float, end_s: float) -> Float:
+        """See `Sound.audio_rows`."""
+        return self.sound.audio_rows(start_s, end_s)
+
+    def add_vision(self, time_s: float, faces: Mapping[int, Look]) -> None:
+        """Append the faces, by number, of a picture taken at `time_s`; a clock that was set back
+        drops the older ones."""
+        if self._vision and time_s < self._vision[-1][0]:
+            self._vision.clear()
+        self._vision.append((time_s, faces))
+        while self._vision[0][0] < time_s - _HISTORY_S:
+            self._vision.popleft()
 
     def faces(self, start_s: float, end_s: float) -> dict[int, list[tuple[float, Look]]]:
         """By number, the times and looks of the faces in the pictures between two times."""
@@ -129,7 +150,3 @@ class Timeline:
             if look is not None and times[k] - held[index][0] <= SPEC.vision_hold_s:
                 rows[k] = look.row
         return rows
-
-    def _index(self, time_s: float) -> int:
-        assert self._origin_s is not None
-        return max(0, round((time_s - self._origin_s) * SPEC.sample_rate_hz))

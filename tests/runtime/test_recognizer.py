@@ -1,6 +1,7 @@
 """From packets to evidence, where every sound but silence is voice, and no network runs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from runtime.judging.evidence import Evidence
-from runtime.sources.base import AudioChunk
+from runtime.sources.base import AudioChunk, VideoFrame
+from runtime.speech.base import Answer
 from runtime.speech.vad import VoiceActivity
 from runtime.utterances import recognizer as recognizer_module
 from runtime.utterances.recognizer import Recognizer
+from runtime.utterances.segmenter import Segment
 
 N_MOST = round(SPEC.max_utterance_s * SPEC.audio_rate_hz)
 
@@ -67,3 +70,62 @@ def test_an_early_estimate_joins_no_more_than_a_final_one(text: TextFeatures) ->
     second = [e for e in found if e.type == "provisional" and e.end_s > 10.7]
     assert {e.utterance for e in second if e.end_s <= SPEC.max_utterance_s} == {1}  # joined
     assert {e.utterance for e in second if e.end_s > SPEC.max_utterance_s} == {2}
+
+
+@pytest.mark.parametrize("camera", [True, False])
+def test_an_utterance_ends_when_the_microphone_does(
+    text: TextFeatures, monkeypatch: pytest.MonkeyPatch, camera: bool
+) -> None:
+    """A device that comes back minutes later does not hold the final back."""
+    now_s = 102.0
+
+    def without_sound() -> list[Evidence]:
+        if not camera:
+            return recognizer.tick()
+        return recognizer.push(VideoFrame(time_s=now_s, rgb=np.zeros((2, 2, 3), np.uint8)))
+
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr(recognizer_module, "time", clock)
+    recognizer = listener(text, monotonic=True)
+    assert hear(recognizer, (2.0, 0.5), start_s=100.0) == []
+    now_s = 102.9
+    assert without_sound() == []
+    now_s = 103.2
+    (final,) = without_sound()
+    assert final.type == "final"
+    assert final.end_s == pytest.approx(102.0, abs=0.1)
+    assert final.modalities["audio"] == "present"
+    assert without_sound() == []
+    # Sound that was only held up goes on from there.
+    now_s = 104.0
+    (rest,) = hear(recognizer, (1.0, 0.5), (1.0, 0.0), start_s=102.0)
+    assert rest.utterance == 2
+    assert rest.start_s == pytest.approx(final.end_s)
+
+
+def test_words_that_come_after_a_gap_find_their_sound(text: TextFeatures) -> None:
+    class Slow:
+        anticipates = streams = False
+        ready = False
+
+        def ask(self, segment: Segment, samples: np.ndarray, stage: str) -> None:
+            pass
+
+        def answer(self, segment: Segment) -> Answer | None:
+            return Answer(()) if self.ready else None
+
+    slow = Slow()
+    kept: list[np.ndarray] = []
+    recognizer = listener(
+        text,
+        transcriber=slow,
+        stt_wait_s=60.0,
+        keep=lambda n, segment, samples: kept.append(samples),
+    )
+    assert hear(recognizer, (2.0, 0.5)) == []
+    assert hear(recognizer, (0.5, 0.0), start_s=60.0) == []  # another device
+    slow.ready = True
+    (final,) = recognizer.tick()
+    assert final.modalities["audio"] == "present"
+    assert len(final.audio) == pytest.approx(2.0 * SPEC.audio_rate_hz, abs=2)
+    assert [len(samples) for samples in kept] == [pytest.approx(32_000, abs=512)]
