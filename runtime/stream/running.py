@@ -65,6 +65,8 @@ class Runner:
                 told = not told
                 if told:
                     _logger.warning("the microphone delivers nothing but zeros; is it muted?")
+            if self.closing:  # the source is closed by now: it must not be asked for more
+                return
         if not self.closing:
             for evidence in recognizer.flush():
                 self._publish(evidence, parts)

@@ -18,6 +18,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from runtime import live as live_module
 from runtime.engines import choose
 from runtime.engines.base import Arrays
 from runtime.engines.ort import OrtEngine
@@ -53,6 +54,13 @@ def finals(stream: EmotionStream) -> list[EmotionEvent]:
 
 def no_threads_left() -> bool:
     return not [t for t in threading.enumerate() if t.name.startswith("dmd-live")]
+
+
+def wait_until(true: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 10.0
+    while not true() and time.monotonic() < until:
+        time.sleep(0.01)
+    return true()
 
 
 def test_a_live_stream_gives_the_finals_of_the_file(
@@ -240,6 +248,49 @@ def test_closing_from_anywhere_ends_the_loop(packets: list[Packet]) -> None:
         assert len(list(stream)) == 1
     time.sleep(0.1)
     assert no_threads_left()
+
+
+class Loud(Script):
+    """The clip's sound, which nobody may ask for once it is closed."""
+
+    def __init__(self, packets: list[Packet]) -> None:
+        super().__init__([p for p in packets if isinstance(p, AudioChunk)])
+        self.modalities = frozenset({"audio"})
+        self.n_entered = 0
+        self.closed = threading.Event()
+        self.asked_when_closed = False
+
+    def __enter__(self) -> "Loud":
+        self.n_entered += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.closed.set()
+
+    def packets(self) -> Iterator[Packet]:
+        for packet in super().packets():
+            self.asked_when_closed |= self.closed.is_set()
+            yield packet
+
+
+def test_a_source_that_is_closed_is_asked_for_nothing(
+    packets: list[Packet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's decoder would take the process with it."""
+    monkeypatch.setattr(live_module, "_JOIN_S", 0.05)
+    source, called = Loud(packets), threading.Event()
+
+    def be_slow(event: EmotionEvent) -> None:
+        called.set()
+        source.closed.wait(10)
+
+    with EmotionStream(source=source, provisional=True, stt="none") as stream:
+        stream.on_event(be_slow)
+        assert called.wait(20)
+        stream.close()
+    assert source.closed.is_set()
+    assert wait_until(no_threads_left)
+    assert not source.asked_when_closed
 
 
 def test_streams_live_side_by_side(packets: list[Packet]) -> None:
