@@ -276,6 +276,7 @@ class EmotionStream:
         self._release()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
+        self._log.end(None)  # the thread may hang in a source or a callback: nobody waits for it
 
     def _run(self, parts: Parts) -> None:
         self._runner.run(self._source, parts)

@@ -45,8 +45,10 @@ class EventLog:
             return self._kept[-1][1] if self._kept else None
 
     def add(self, event: EmotionEvent) -> None:
-        """Append an event and wake the readers."""
+        """Append an event and wake the readers; nothing is appended after the end."""
         with self._change:
+            if self._ended:
+                return
             number = self._counts["provisional"] + self._counts["final"]
             self._counts[event.type] += 1
             if self._live and self._kept and self._kept[-1][1].type == "provisional":
@@ -56,8 +58,10 @@ class EventLog:
         self._wake()
 
     def end(self, error: BaseException | None) -> None:
-        """No event will come; readers end, or raise `error`."""
+        """No event will come; readers end, or raise `error`. The first end counts."""
         with self._change:
+            if self._ended:
+                return
             self._error, self._ended = error, True
             self._change.notify_all()
         self._wake()

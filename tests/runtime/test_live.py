@@ -293,6 +293,35 @@ def test_a_source_that_is_closed_is_asked_for_nothing(
     assert not source.asked_when_closed
 
 
+def test_readers_of_a_stream_that_hangs_end_when_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_module, "_JOIN_S", 0.05)
+    release, asked = threading.Event(), threading.Event()
+
+    class Hung(Loud):
+        def packets(self) -> Iterator[Packet]:
+            asked.set()
+            release.wait(30)
+            yield from ()
+
+    with EmotionStream(source=Hung([]), stt="none") as stream:
+        readers = [
+            threading.Thread(target=read, daemon=True)
+            for read in (lambda: list(stream), lambda: stream.poll(None))
+        ]
+        for reader in readers:
+            reader.start()
+        assert asked.wait(10)
+        stream.close()
+        for reader in readers:
+            reader.join(5)
+        assert not any(reader.is_alive() for reader in readers)
+        assert stream.ended
+    release.set()
+    assert wait_until(no_threads_left)
+
+
 def test_streams_live_side_by_side(packets: list[Packet]) -> None:
     with (
         EmotionStream(source=Script(packets), stt_wait_ms=PATIENT) as one,
