@@ -120,7 +120,14 @@ class EmotionStream:
         self.close()
 
     async def __aenter__(self) -> "EmotionStream":
-        return await asyncio.get_running_loop().run_in_executor(None, self.__enter__)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, self._open)
+        except asyncio.CancelledError:
+            # It may open on, in its thread. Whichever of the two comes last closes what is open.
+            self._runner.closing = True
+            loop.run_in_executor(None, self.close)
+            raise
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -277,6 +284,13 @@ class EmotionStream:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)
         self._log.end(None)  # the thread may hang in a source or a callback: nobody waits for it
+
+    def _open(self) -> "EmotionStream":
+        """`__enter__`, and `close` if that was asked for meanwhile."""
+        self.__enter__()
+        if self._runner.closing:
+            self.close()
+        return self
 
     def _run(self, parts: Parts) -> None:
         self._runner.run(self._source, parts)

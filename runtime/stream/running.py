@@ -39,6 +39,8 @@ class Runner:
         """All of the source; what goes wrong ends the log."""
         failed: Exception | None = None
         try:
+            if self.closing:  # before it began
+                return
             if isinstance(source, Recording):
                 self._rejudge(source, parts)
             else:

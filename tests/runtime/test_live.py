@@ -216,6 +216,43 @@ def test_asyncio(packets: list[Packet]) -> None:
     assert no_threads_left()
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_opening_that_is_cancelled_leaves_nothing_open(opened: bool) -> None:
+    """While it opens, and when it is open but nobody has been told yet."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Loud):
+        def __enter__(self) -> "Slow":
+            super().__enter__()
+            entered.set()
+            go_on.wait(10)
+            return self
+
+        def packets(self) -> Iterator[None]:  # type: ignore[override]
+            while not self.closed.wait(0.05):
+                yield None
+
+    source = Slow([])
+    stream = EmotionStream(source=source, stt="none")
+
+    async def run() -> None:
+        opening = asyncio.create_task(stream.__aenter__())
+        await asyncio.to_thread(entered.wait, 10)
+        if opened:
+            go_on.set()
+            assert wait_until(lambda: not no_threads_left())
+            time.sleep(0.2)  # the event loop stands still
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        go_on.set()
+
+    asyncio.run(run())
+    assert wait_until(source.closed.is_set)
+    assert wait_until(no_threads_left)
+    assert source.n_entered == 1
+
+
 def test_a_callback_that_throws_ends_nothing(
     packets: list[Packet], caplog: pytest.LogCaptureFixture
 ) -> None:
