@@ -303,4 +303,6 @@ class EmotionStream:
 
     def _release(self) -> None:
         with self._releasing:
+            if self._parts is not None:
+                self._runner.forget(self._parts)
             self._owned.close()

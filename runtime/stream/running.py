@@ -50,6 +50,11 @@ class Runner:
         finally:
             self._log.end(failed)
 
+    def forget(self, parts: Parts) -> None:
+        """Obey a reset that no event has come after, before the baseline is saved."""
+        if self.reset_baseline and parts.baseline is not None:
+            parts.baseline.reset()
+
     def _listen(self, source: Source, parts: Parts) -> None:
         recognizer, patient_until, told = parts.recognizer, 0.0, False
         assert recognizer is not None

@@ -148,6 +148,15 @@ def test_a_file_is_of_one_speaker(tmp_path: Path) -> None:
     EmotionStream(microphone="default", per_person=True, baseline=True)
 
 
+def test_resetting_at_the_end_is_saved(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "anna.json"
+    with EmotionStream(file=clip, baseline=path) as stream:
+        assert list(stream)
+        assert stream.stats["baseline"] == 2
+        stream.command("reset")
+    assert json.loads(path.read_text())["n_learned"] == 0
+
+
 def test_a_file_that_is_no_baseline_is_told(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "anna.json"
     finals(EmotionStream(file=clip, baseline=path))
