@@ -80,13 +80,16 @@ class FedSource:
         """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
             raise UsageError(f"a picture is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
-        frame = VideoFrame(time_s=time.monotonic() if at_s is None else at_s, rgb=rgb)
+        # A copy: callers reuse their buffers.
+        frame = VideoFrame(time_s=time.monotonic() if at_s is None else at_s, rgb=rgb.copy())
         with self._change:
+            if self._ended:
+                return
             self._waiting.put(frame)
             self._change.notify_all()
 
     def end(self) -> None:
-        """Nothing more comes: the stream judges what it has and ends."""
+        """Nothing more comes, and what comes is ignored: the stream judges what it has and ends."""
         with self._change:
             self._ended = True
             self._change.notify_all()

@@ -86,6 +86,28 @@ def test_newest_picture_and_last_half_minute_of_sound_are_kept() -> None:
     assert times == sorted(times)
 
 
+def test_a_picture_is_the_stream_s_own() -> None:
+    source, buffer = FedSource(), np.zeros((4, 6, 3), np.uint8)
+    source.see(buffer)
+    buffer[:] = 255
+    source.end()
+    (picture,) = source.packets()
+    assert isinstance(picture, VideoFrame)
+    assert not picture.rgb.any()
+
+
+def test_a_camera_that_goes_on_does_not_hold_the_end_up() -> None:
+    source = FedSource()
+    source.see(PICTURE)
+    source.end()
+    n_seen = 0
+    for _ in source.packets():
+        n_seen += 1
+        source.see(PICTURE)
+        source.hear(np.zeros(1_600, np.float32), 16_000)
+        assert n_seen == 1
+
+
 def test_nothing_need_come() -> None:
     source = FedSource()
     packets = source.packets()
