@@ -232,7 +232,8 @@ class Recognizer:
                 self._ask(likely, "likely")
             return
         length_s = speech.end_s - speech.start_s
-        if self._hop_s is not None and length_s >= self._speaking.next_s:
+        due = length_s >= self._speaking.next_s and segmenter.voiced
+        if self._hop_s is not None and due:
             n_hops = 1 + (length_s - self._speaking.next_s) // self._hop_s
             self._speaking.next_s += n_hops * self._hop_s
             yield self._provisional(self._speaking, speech, moment)

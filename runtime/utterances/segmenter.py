@@ -73,6 +73,11 @@ class Segmenter:
         return Segment(self._padded_start(), self._time(self._n))
 
     @property
+    def voiced(self) -> bool:
+        """Whether the utterance that is open has enough voice not to be dropped."""
+        return self._open is not None and self._has_voice(len(self._probabilities))
+
+    @property
     def likely(self) -> Segment | None:
         """The segment that will be closed unless speech goes on; None while somebody speaks."""
         silent = self._trailing_silence() if self._open is not None else 0
@@ -97,15 +102,17 @@ class Segmenter:
     def _ending(self, n_chunks: int) -> Segment | None:
         """The utterance if it ends after its first `n_chunks`; None with too little speech."""
         assert self._open is not None
-        voiced = sum(p >= self._config.close_below for p in self._probabilities[:n_chunks])
         start_s = self._padded_start()
         end_s = min(
             self._time(self._open + n_chunks) + self._config.pad_s,
             self._time(self._n),
         )
-        if voiced * self._chunk_s < self._config.min_speech_s:
-            return None
-        return Segment(start_s, end_s)
+        return Segment(start_s, end_s) if self._has_voice(n_chunks) else None
+
+    def _has_voice(self, n_chunks: int) -> bool:
+        """Whether the first `n_chunks` of the open utterance are more than a click or a cough."""
+        n_voiced = sum(p >= self._config.close_below for p in self._probabilities[:n_chunks])
+        return n_voiced * self._chunk_s >= self._config.min_speech_s
 
     def _cut(self) -> Segment:
         """End a too long utterance in the middle of its least speech-like chunk of late."""

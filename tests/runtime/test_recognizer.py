@@ -15,7 +15,7 @@ from runtime.speech.base import Answer
 from runtime.speech.vad import VoiceActivity
 from runtime.utterances import recognizer as recognizer_module
 from runtime.utterances.recognizer import Recognizer
-from runtime.utterances.segmenter import Segment
+from runtime.utterances.segmenter import Segment, SegmenterConfig
 
 N_MOST = round(SPEC.max_utterance_s * SPEC.audio_rate_hz)
 
@@ -129,3 +129,16 @@ def test_words_that_come_after_a_gap_find_their_sound(text: TextFeatures) -> Non
     assert final.modalities["audio"] == "present"
     assert len(final.audio) == pytest.approx(2.0 * SPEC.audio_rate_hz, abs=2)
     assert [len(samples) for samples in kept] == [pytest.approx(32_000, abs=512)]
+
+
+def test_a_click_gets_no_early_estimate(text: TextFeatures) -> None:
+    """Nor does any utterance before it is sure to get a final one."""
+    turns = SegmenterConfig(hang_over_s=2.0, min_speech_s=0.5)
+    recognizer = listener(text, hop_s=0.1, turns=turns)
+    click, pause = (0.2, 0.5), (3.0, 0.0)
+    assert hear(recognizer, pause, click, pause) == []
+    found = hear(recognizer, click, (1.5, 0.0), (0.6, 0.5), pause, start_s=6.2)
+    assert found[-1].type == "final"
+    early = [evidence for evidence in found if evidence.type == "provisional"]
+    assert early
+    assert all(evidence.end_s > 6.2 + 0.2 + 1.5 + 0.2 for evidence in early)
