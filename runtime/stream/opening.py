@@ -187,11 +187,12 @@ def _open_tracker(options: StreamOptions) -> FaceTracker:
 def _open_baseline(
     options: StreamOptions, source: Source | Recording, bundle: Bundle
 ) -> Baseline | None:
-    baseline = Baseline(bundle.emotions)
+    """The speaker's baseline, where one is wanted: only then must a bundle know neutral."""
     if isinstance(source, Recording):
         state = source.header["baseline"]
         if state is None:
             return None
+        baseline = Baseline(bundle.emotions)
         if source.header["bundle_sha256"] == bundle.info["bundle_sha256"]:
             try:
                 baseline.restore(state)
@@ -202,6 +203,7 @@ def _open_baseline(
         return baseline
     if not options.corrected:
         return None
+    baseline = Baseline(bundle.emotions)
     if options.baseline_file is not None:
         baseline.load(Path(options.baseline_file), bundle.info["bundle_sha256"])
     return baseline

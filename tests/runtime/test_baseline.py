@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from runtime.errors import UsageError
 from runtime.judging.baseline import Baseline
 from runtime.live import EmotionStream
 from runtime.schemas import EmotionEvent
+from runtime.sources.base import AudioChunk, Packet
+from runtime.store.bundle import Bundle
+from tests.runtime.script import Script
 
 pytestmark = pytest.mark.usefixtures("remembering")
 
@@ -71,6 +75,20 @@ def test_habit_never_outweighs_what_is_seen() -> None:
 def test_a_bundle_without_neutral_has_no_baseline() -> None:
     with pytest.raises(UsageError, match="neutral"):
         Baseline(("positive", "negative"))
+
+
+def test_a_bundle_without_neutral_is_opened_where_no_baseline_is_wanted(
+    packets: list[Packet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple("calm" if name == "neutral" else name for name in EMOTIONS)
+    bundle = replace(Bundle.load(), emotions=names)
+    monkeypatch.setattr(Bundle, "load", lambda folder: bundle)
+    source = Script([packet for packet in packets if isinstance(packet, AudioChunk)])
+    source.modalities = frozenset({"audio"})
+    events = finals(EmotionStream(source=source, stt="none"))
+    assert [tuple(event.probabilities) for event in events] == [names] * 2
+    with pytest.raises(UsageError, match="neutral"):
+        EmotionStream(source=source, stt="none", baseline=True).__enter__()
 
 
 def finals(stream: EmotionStream) -> list[EmotionEvent]:
