@@ -105,6 +105,7 @@ class EmotionStream:
                 sinks=self._wanted_sinks,
                 owned=owned,
             )
+            owned.callback(self._runner.forget, self._parts)
             self._owned = owned.pop_all()
         self._thread = threading.Thread(
             target=self._run, args=(self._parts,), name="dmd-live", daemon=True
@@ -114,6 +115,8 @@ class EmotionStream:
         except BaseException:  # Ctrl-C while it starts: `__exit__` is not called after this
             self.close()
             raise
+        if self._runner.closing:  # asked for meanwhile
+            self.close()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -122,10 +125,8 @@ class EmotionStream:
     async def __aenter__(self) -> "EmotionStream":
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(None, self._open)
-        except asyncio.CancelledError:
-            # It may open on, in its thread. Whichever of the two comes last closes what is open.
-            self._runner.closing = True
+            return await loop.run_in_executor(None, self.__enter__)
+        except asyncio.CancelledError:  # it may open on, and closes at the end if this was first
             loop.run_in_executor(None, self.close)
             raise
 
@@ -285,13 +286,6 @@ class EmotionStream:
             self._thread.join(_JOIN_S)
         self._log.end(None)  # the thread may hang in a source or a callback: nobody waits for it
 
-    def _open(self) -> "EmotionStream":
-        """`__enter__`, and `close` if that was asked for meanwhile."""
-        self.__enter__()
-        if self._runner.closing:
-            self.close()
-        return self
-
     def _run(self, parts: Parts) -> None:
         self._runner.run(self._source, parts)
         if self._runner.closing:
@@ -303,6 +297,4 @@ class EmotionStream:
 
     def _release(self) -> None:
         with self._releasing:
-            if self._parts is not None:
-                self._runner.forget(self._parts)
             self._owned.close()
