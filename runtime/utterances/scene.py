@@ -66,13 +66,7 @@ class Scene:
         self._pictures.add(at_s, frame.rgb, self.seen.n_faces, self.seen.upright)
 
     def evidence(
-        self,
-        kind: str,
-        number: int,
-        segment: Segment,
-        answer: Answer,
-        moment: Moment,
-        sound: Sound,
+        self, kind: str, number: int, segment: Segment, answer: Answer, moment: Moment, sound: Sound
     ) -> Evidence:
         """What there is of an interval, with the words that were recognised in its `sound`."""
         known = time.monotonic()
@@ -119,11 +113,7 @@ class Scene:
         )
 
     def _speaker(
-        self,
-        faces: dict[int, list[tuple[float, Look]]],
-        start_s: float,
-        end_s: float,
-        sound: Sound,
+        self, faces: dict[int, list[tuple[float, Look]]], start_s: float, end_s: float, sound: Sound
     ) -> Speaker:
         """Whose lips move with the sound between two times."""
         if not faces:
