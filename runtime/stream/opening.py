@@ -39,10 +39,9 @@ _logger = logging.getLogger("dmd_live")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a stream works with, open. `spare` opens the engine that takes over when `engine` fails;
-    `recognizer`: None for a replay."""
+    """What a stream works with, open. `spare` opens the engine that takes over when the judge's
+    fails; `recognizer`: None for a replay."""
 
-    engine: Engine
     spare: Callable[[], Engine]
     judge: Judge
     baseline: Baseline | None
@@ -119,7 +118,6 @@ def open_parts(
     if baseline is not None and options.baseline_file is not None:
         owned.callback(_save_baseline, baseline, Path(options.baseline_file), bundle)
     return Parts(
-        engine=engine,
         spare=partial(open_engine, bundle, "cpu"),
         judge=Judge(bundle, engine, text, baseline, prior, per_person=apart, explain=explain),
         baseline=baseline,
