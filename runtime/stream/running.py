@@ -28,6 +28,7 @@ class Runner:
         self._log, self._live = log, live
         self.callbacks: list[Callable[[EmotionEvent], object]] = []
         self.n_callback_errors = self.n_inference_errors = 0
+        self._failed: set[str] = set()  # sinks and callbacks whose traceback was shown
         self.replayed = {"events": 0, "changed": 0}
         self._broken: Exception | None = None
         self.closing = False
@@ -124,9 +125,19 @@ class Runner:
             parts.recorder.add(evidence, event)
         self._log.add(event)
         for take in (*(sink.emit for sink in parts.sinks), *self.callbacks):
-            try:
-                take(event)
-            except Exception:
-                self.n_callback_errors += 1
-                _logger.exception("a callback of on_event failed; the stream goes on")
+            self._hand_out(event, take)
         return event
+
+    def _hand_out(self, event: EmotionEvent, take: Callable[[EmotionEvent], object]) -> None:
+        """To one sink or callback. One that fails gets a traceback once, then a line each time."""
+        try:
+            take(event)
+        except Exception as error:
+            self.n_callback_errors += 1
+            name = getattr(take, "__qualname__", repr(take))
+            told = name in self._failed
+            self._failed.add(name)
+            kind = type(error).__name__
+            _logger.error(
+                "%s failed (%s: %s); the stream goes on", name, kind, error, exc_info=not told
+            )

@@ -269,7 +269,8 @@ def test_a_callback_that_throws_ends_nothing(
     assert len(events) == 2
     assert first in got
     assert stream.stats["callback_errors"] == 2
-    assert "robot fell over" in caplog.text
+    told = [r for r in caplog.records if "fail failed (RuntimeError: robot fell over)" in r.message]
+    assert [bool(record.exc_info) for record in told] == [True, False]  # one traceback
 
 
 def test_closing_from_anywhere_ends_the_loop(packets: list[Packet]) -> None:
