@@ -126,7 +126,7 @@ def test_ravdess(tmp_path: Path) -> None:
     )
     clips = manifest.read(adapt("ravdess", data)).clips
     splits = [clip.split for clip in clips]
-    assert [splits.count(s) for s in ("train", "valid", "test")] == [16, 4, 4]
+    assert [splits.count(s) for s in ("train", "valid", "test")] == [17, 3, 4]
     assert clips[0].path == data / "Actor_01/01-01-05-01-01-01-01.mp4"
     assert {clip.text for clip in clips} == {"Kids are talking by the door"}
 

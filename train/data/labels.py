@@ -10,6 +10,8 @@ __all__ = [
     "EMOTIONS",
     "NAMES",
     "NEUTRAL",
+    "RAVDESS_EMOTIONS",
+    "RAVDESS_HELD_OUT",
     "SPLITS",
     "UNKNOWN",
     "VOTES",
@@ -33,6 +35,15 @@ NAMES = {
 # Columns of FER+'s label files after file and box.
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
          "unknown", "not a face")  # fmt: skip
+
+# 02, calm, has no counterpart among the seven: neither neutral nor any other.
+RAVDESS_EMOTIONS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger",
+                    "06": "fear", "07": "disgust", "08": "surprise"}  # fmt: skip
+# Odd actors are men, even ones women. All others are for training.
+RAVDESS_HELD_OUT = {
+    **dict.fromkeys(("09", "21", "22"), "valid"),
+    **dict.fromkeys(("11", "12", "23", "24"), "test"),
+}
 
 
 class DataError(DmdLiveError, ValueError):

@@ -11,8 +11,8 @@
 
 Splits are the publishers' where they exist (mmsa, meld). IEMOCAP's session 5 is for test, 4 for
 validation. CREMA-D's 91 actors are split by a hash of
-the actor: 64 train, 9 valid, 18 test. RAVDESS' 24 actors: 16 train, 4 valid, 4 test, half of them
-women each, and the same people as in `corpora.py`. Paths are absolute; nobody opens the media here.
+the actor: 64 train, 9 valid, 18 test. RAVDESS' 24 actors: 17 train, 3 valid, 4 test,
+the same people as in `corpora.py`. Paths are absolute; nobody opens the media here.
 """  # noqa: E501
 
 import csv
@@ -26,6 +26,7 @@ from runtime.config import option, parse
 
 from . import manifest
 from .corpora import SPLITS, DataError, split_by_hash
+from .labels import RAVDESS_EMOTIONS, RAVDESS_HELD_OUT
 
 __all__ = ["LAYOUTS", "Options", "Row", "crema_d", "iemocap", "meld", "mmsa", "ravdess"]
 
@@ -65,14 +66,7 @@ _CREMA_SENTENCES = {
     "WSI": "We'll stop in a couple of minutes",
 }
 _RAVDESS_NAME = re.compile(r"\d{2}-\d{2}-\d{2}-\d{2}-0[12]-\d{2}-\d{2}")
-# 02, calm, has no counterpart among the seven.
-_RAVDESS_EMOTIONS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger",
-                     "06": "fear", "07": "disgust", "08": "surprise"}  # fmt: skip
 _RAVDESS_SENTENCES = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
-_RAVDESS_SPLITS = {
-    **dict.fromkeys(("09", "10", "21", "22"), "valid"),
-    **dict.fromkeys(("11", "12", "23", "24"), "test"),
-}
 _AUDIO_VISUAL, _AUDIO_ONLY, _SPEECH = "01", "03", "01"
 
 
@@ -183,7 +177,7 @@ def ravdess(data: Path) -> list[Row]:
             raise DataError(f"{path}: not a RAVDESS name (such as 01-01-05-01-01-01-12.mp4)")
         modality, channel, emotion = path.stem.split("-")[:3]
         wanted = modality in (_AUDIO_VISUAL, _AUDIO_ONLY) and channel == _SPEECH
-        if wanted and emotion in _RAVDESS_EMOTIONS:
+        if wanted and emotion in RAVDESS_EMOTIONS:
             take = path.stem[3:]
             if take not in takes or modality < takes[take].stem[:2]:
                 takes[take] = path
@@ -194,9 +188,9 @@ def ravdess(data: Path) -> list[Row]:
             {
                 "path": str(path),
                 "text": _RAVDESS_SENTENCES[sentence],
-                "emotion": _RAVDESS_EMOTIONS[emotion],
+                "emotion": RAVDESS_EMOTIONS[emotion],
                 "speaker": actor,
-                "split": _RAVDESS_SPLITS.get(actor, "train"),
+                "split": RAVDESS_HELD_OUT.get(actor, "train"),
             }
         )
     return _some(rows, data, "01-01-....mp4 or 03-01-....wav")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .labels import (
     NAMES,
+    RAVDESS_EMOTIONS,
+    RAVDESS_HELD_OUT,
     UNKNOWN,
     VOTES,
     DataError,
@@ -26,14 +28,11 @@ _EMODB = {
     "T": "sadness",
     "N": "neutral",
 }
-# 02, calm, has no counterpart among the seven: neither neutral nor any other.
-_RAVDESS = {"01": "neutral", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
-            "07": "disgust", "08": "surprise"}  # fmt: skip
 # A woman and a man each for test, and one of either for validation, which leaves more to learn
-# from. EmoDB: 15 is a man, 14 and 16 are women; RAVDESS: odd men, even women.
+# from. EmoDB: 15 is a man, 14 and 16 are women.
 _HELD_OUT = {
     "emodb": {"14": "valid", "15": "test", "16": "test"},
-    "ravdess": {"09": "valid", "11": "test", "12": "test"},
+    "ravdess": RAVDESS_HELD_OUT,
     "nemo": {"MP0": "valid", "IC0": "test", "TP0": "test"},  # a man; a woman and a man
     "digits": {"theo": "test"},  # of three men
 }
@@ -56,10 +55,10 @@ def ravdess(data: Path) -> Iterator[Recording]:
     """Acted English speech; calm is left out."""
     for path in sorted((data / "ravdess").glob("*.flac")):
         fields = path.stem.split("-")
-        if len(fields) != 7 or fields[2] not in {*_RAVDESS, "02"}:
+        if len(fields) != 7 or fields[2] not in {*RAVDESS_EMOTIONS, "02"}:
             raise DataError(f"{path}: not a RAVDESS name (such as 03-01-05-01-01-01-12.flac)")
-        if fields[2] in _RAVDESS:
-            yield _recording(path, "ravdess", _RAVDESS[fields[2]], fields[6])
+        if fields[2] in RAVDESS_EMOTIONS:
+            yield _recording(path, "ravdess", RAVDESS_EMOTIONS[fields[2]], fields[6])
 
 
 def nemo(data: Path) -> Iterator[Recording]:
