@@ -171,9 +171,10 @@ def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float
 def _threshold(
     calibration: Calibration, logits: NDArray[Any], present: NDArray[Any], labels: NDArray[Any]
 ) -> float:
-    """The confidence needed in conversation: labels count as often as they come there."""
+    """The confidence needed in conversation: labels count as often as they come there. One half at
+    least: an answer that is less likely than that is wrong more often than right."""
     prior = calibration.prior(CONVERSATION)
     share = np.bincount(labels, minlength=len(prior)) / len(labels)
     weight = prior[labels] / share[labels]
     probabilities = calibration.probabilities(logits, present, CONVERSATION)
-    return risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight)
+    return max(0.5, risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight))

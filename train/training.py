@@ -104,14 +104,12 @@ def train(settings: Config, options: Options) -> None:
     if settings.optim.n_threads > 0:
         torch.set_num_threads(settings.optim.n_threads)
     corpus, tokenizer = _open_data(settings, options)
-    asked, precision = settings.sha256(), settings.optim.precision
-    settings = fit(settings, corpus)
+    asked, settings = settings.sha256(), fit(settings, corpus)
     state = RunState.open(out, settings, options.inputs(), options.restart)
     teacher = _open_teacher(settings, options, corpus, state)
     _check_splits(corpus, options)
     valid = corpus.held_out("valid")
     emotions = classes(corpus) if any(u.emotion >= 0 for u in valid) else ()
-
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     if options.start is not None:
         _begin_with(dmd, Path(options.start))
@@ -120,7 +118,7 @@ def train(settings: Config, options: Options) -> None:
     with Board(out, wanted=wanted, n_done=state.epoch) as board:
         _run_epochs(model, corpus, valid, settings, state, teacher, board)
     state.restore_best(model)
-    judge = Judge(dmd, precision, scale=settings.data.sentiment_scale)
+    judge = Judge(dmd, settings.optim.precision, scale=settings.data.sentiment_scale)
     if emotions:
         judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
 
