@@ -41,6 +41,8 @@ __all__ = ["OPSET", "Options", "export_graph"]
 # Opset 18 is the first with all operators of this model's exporter; onnxruntime >= 1.14 and
 # TensorRT >= 10 read it.
 OPSET = 18
+# Of the checkpoint's JSON, what the bundle keeps.
+_PROVENANCE = ("config", "seed", "commit", "inputs", "weights_sha256", "data", "metrics")
 _AXES = {
     "B": (1, 256),
     "Tt": (1, SPEC.max_pieces),
@@ -144,17 +146,7 @@ def write_bundle(
                 "models": {"fp32": "model.fp32.onnx"},
                 "documents": [GOLDEN],
                 "provenance": {
-                    name: source.info[name]
-                    for name in (
-                        "config",
-                        "seed",
-                        "commit",
-                        "inputs",
-                        "weights_sha256",
-                        "data",
-                        "metrics",
-                    )
-                    if name in source.info
+                    name: source.info[name] for name in _PROVENANCE if name in source.info
                 },
                 "exported_by_commit": commit(),
             },
