@@ -87,7 +87,8 @@ def test_commands(endpoint: str, listening: Path, caplog: pytest.LogCaptureFixtu
     sink.attach(Robot())
     with sink, other(endpoint) as session:
         for payload in ("mute", b"\xff\xfe", "x" * 10_000_000, "shutdown", "reset"):
-            session.put("robot/command", payload)
+            # By default, Zenoh drops what comes while ten megabytes are on their way.
+            session.put("robot/command", payload, congestion_control=zenoh.CongestionControl.BLOCK)
         soon(lambda: Robot.obeyed == ["mute", "reset"])
     (told,) = (record.getMessage() for record in caplog.records)
     assert told == "zenoh robot: a command is ignored (not ASCII); others are not told"
