@@ -15,7 +15,7 @@ from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.store.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.system.files import write_file
 
-__all__ = ["Options", "check_source", "publish", "read", "update"]
+__all__ = ["Options", "publish", "read", "read_of", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,14 @@ def read(folder: Path) -> dict[str, Any]:
     return Bundle.load(folder).info
 
 
-def check_source(folder: Path, checkpoint: Path, weights_sha256: str) -> None:
-    """Raises BundleError when the bundle was not exported from that checkpoint."""
-    if read(folder).get("provenance", {}).get("weights_sha256") != weights_sha256:
+def read_of(folder: Path, checkpoint: Path, weights_sha256: str) -> dict[str, Any]:
+    """The same of a bundle that must have been exported from that checkpoint."""
+    info = read(folder)
+    if info.get("provenance", {}).get("weights_sha256") != weights_sha256:
         raise BundleError(
             f"{folder}: was not exported from {checkpoint}; run python -m export.graph first"
         )
+    return info
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:

@@ -81,8 +81,7 @@ def run(options: Options) -> list[Measured]:
         Path(options.bundle),
         Path(options.data),
     )
-    info = bundle.read(folder)
-    bundle.check_source(folder, source.folder, source.info["weights_sha256"])
+    info = bundle.read_of(folder, source.folder, source.info["weights_sha256"])
     tokenizer = source.folder / "tokenizer.json"
     models: dict[str, Infer] = {}
     retell: dict[str, _Retell] = {}

@@ -76,8 +76,7 @@ def run(options: Options) -> list[Row]:
     """Compare, print the table, write the certificate. Raises DmdLiveError."""
     source = checkpoint.load(Path(options.checkpoint))
     folder = Path(options.bundle)
-    info = bundle.read(folder)
-    bundle.check_source(folder, source.folder, source.info["weights_sha256"])
+    info = bundle.read_of(folder, source.folder, source.info["weights_sha256"])
     tokenizer = source.folder / "tokenizer.json"
     composer = compose(Path(options.data), source.config, tokenizer, Path(options.cache))
     utterances = composer.held_out(options.split)

@@ -60,8 +60,9 @@ def main() -> int:
     """Run the command; returns the exit code."""
     options = parse(Options, None, prog="python -m export.tables")
     try:
+        made = tables(Path(options.bundle), Path(options.found))
         for path in map(Path, options.files.split("\n")):
-            fill(path, tables(Path(options.bundle), Path(options.found)))
+            fill(path, made)
     except DmdLiveError as error:
         print(f"export.tables: {error}", file=sys.stderr)
         return 2

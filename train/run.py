@@ -52,10 +52,11 @@ def main() -> int:
 def train_seeds(settings: Config, options: Options) -> dict[str, Any]:
     """Train several seeds; finished ones are kept. Writes and prints mean and deviation."""
     tables, split = [], "valid" if options.no_test else "test"
+    inputs = options.inputs()
     for seed in range(settings.seed, settings.seed + options.seeds):
         out = Path(options.out) / f"seed-{seed}"
         own = replace(settings, seed=seed)
-        if options.restart or not finished(out, own, options.inputs()):
+        if options.restart or not finished(out, own, inputs):
             train(own, replace(options, out=str(out)))
         metrics = json.loads((out / "checkpoint.json").read_text())["metrics"]
         if split not in metrics:

@@ -107,8 +107,8 @@ def train(settings: Config, options: Options) -> None:
     asked, settings = settings.sha256(), fit(settings, corpus)
     state = RunState.open(out, settings, options.inputs(), options.restart)
     teacher = _open_teacher(settings, options, corpus, state)
-    _check_splits(corpus, options)
-    valid = corpus.held_out("valid")
+    splits = _splits(corpus, options)
+    valid = splits["valid"]
     emotions = classes(corpus) if any(u.emotion >= 0 for u in valid) else ()
     dmd = _new_model(settings, corpus, len(emotions), tokenizer)
     if options.start is not None:
@@ -123,8 +123,8 @@ def train(settings: Config, options: Options) -> None:
         judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
 
     metrics = {"valid": judge.table(valid)}
-    if not options.no_test:
-        metrics["test"] = judge.table(corpus.held_out("test")) | _of_sentences(judge, corpus)
+    if "test" in splits:
+        metrics["test"] = judge.table(splits["test"]) | _of_sentences(judge, corpus)
     info = {
         "emotions": list(emotions),
         "commit": state.commit,
@@ -141,22 +141,25 @@ def train(settings: Config, options: Options) -> None:
     if parallel.is_first():
         out.mkdir(parents=True, exist_ok=True)
         if isinstance(model, TrainingDMD):  # the pictures are of its spaces and edges
-            shown = valid if options.no_test else corpus.held_out("test")
-            analysis.keep(out, model, shown, tokenizer, judge.calibration)
+            analysis.keep(out, model, splits.get("test", valid), tokenizer, judge.calibration)
         checkpoint.save(out, dmd, settings, tokenizer, info)
         _print_table(*list(metrics.items())[-1])
         print(f"{out} written after {info['seconds']:.0f} s (best epoch {info['best_epoch']})")
     state.close()
 
 
-def _check_splits(corpus: Corpus, options: Options) -> None:
-    """Raises UsageError, before any epoch, for a split without utterances."""
+def _splits(corpus: Corpus, options: Options) -> dict[str, Iterable[Utterance]]:
+    """The splits that are read besides the training one, by name. Raises UsageError, before any
+    epoch, for a split without utterances."""
     if not corpus.n_training:
         raise UsageError(f"{options.data}: no training utterances")
-    for split in ("valid",) if options.no_test else ("valid", "test"):
-        if next(iter(corpus.held_out(split)), None) is None:
-            way_out = "add some" if split == "valid" else "add some, or pass --no-test"
-            raise UsageError(f"{options.data}: no utterances in the split {split}; {way_out}")
+    names = ("valid",) if options.no_test else ("valid", "test")
+    found = {name: corpus.held_out(name) for name in names}
+    for name, utterances in found.items():
+        if next(iter(utterances), None) is None:
+            way_out = "add some" if name == "valid" else "add some, or pass --no-test"
+            raise UsageError(f"{options.data}: no utterances in the split {name}; {way_out}")
+    return found
 
 
 def _open_data(settings: Config, options: Options) -> tuple[Corpus, Path | None]:

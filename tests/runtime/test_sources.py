@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import av
@@ -411,17 +412,18 @@ def test_a_long_gap_is_not_filled(told: bool) -> None:
     assert steps.index(max(steps)) == (299 if told else 498)
 
 
+def deliver(microphone: MicrophoneSource, level: float, *, overflow: bool = False) -> None:
+    """PortAudio's callback, called by hand: 50 ms of a level."""
+    times = SimpleNamespace(currentTime=0.0, inputBufferAdcTime=0.0)
+    samples = np.full((800, 1), level, np.float32)
+    microphone._take(samples, 800, times, SimpleNamespace(input_overflow=overflow))
+
+
 def test_a_microphone_that_was_not_read_for_long_leaves_a_gap() -> None:
-    class Times:
-        currentTime = inputBufferAdcTime = 0.0
-
-    class Status:
-        input_overflow = False
-
     microphone = MicrophoneSource()
     microphone._rate_hz = 16_000
     microphone._n_lost = 3_600 * 16_000
-    microphone._take(np.ones((800, 1), np.float32), 800, Times(), Status())
+    deliver(microphone, 1.0)
     block = microphone._blocks.get_nowait()
     assert block is not None
     assert len(block.samples) == 800
@@ -438,32 +440,24 @@ def test_sound_that_is_longer_than_the_buffer() -> None:
 
 
 def test_a_microphone_that_is_not_read_counts_what_it_drops() -> None:
-    """PortAudio's callback is called here by hand: it never waits, and loses no time."""
-
-    class Times:
-        currentTime = inputBufferAdcTime = 0.0
-
-    class Status:
-        input_overflow = False
-
+    """The callback never waits, and loses no time."""
     microphone = MicrophoneSource()
     microphone._rate_hz = 16_000
     microphone._blocks = queue.Queue(10)
     for k in range(16):
         begun = time.monotonic()
-        microphone._take(np.full((800, 1), k + 1.0, np.float32), 800, Times(), Status())
+        deliver(microphone, k + 1.0)
         assert time.monotonic() - begun < 0.5
     assert microphone.n_overruns == 6
     packets = microphone.packets()
     sound = [next(packets) for _ in range(9)]
-    microphone._take(np.full((800, 1), 99.0, np.float32), 800, Times(), Status())
+    deliver(microphone, 99.0)
     sound += [next(packets) for _ in range(2)]
     samples = np.concatenate([p.samples for p in sound if isinstance(p, AudioChunk)])
     assert samples.tolist() == [float(k) for k in range(1, 11) for _ in range(800)] + (
         [0.0] * (6 * 800) + [99.0] * 800
     )
-    Status.input_overflow = True
-    microphone._take(np.zeros((800, 1), np.float32), 800, Times(), Status())
+    deliver(microphone, 0.0, overflow=True)
     assert microphone.n_overruns == 7
 
 

@@ -164,9 +164,9 @@ def test_a_split_without_utterances_is_told_before_the_training(
 
     corpus: Any = Lacking()
     with pytest.raises(UsageError, match="utterances"):
-        training._check_splits(corpus, run.Options(data="clips"))
+        training._splits(corpus, run.Options(data="clips"))
     if split == "test":
-        training._check_splits(corpus, run.Options(data="clips", no_test=True))
+        training._splits(corpus, run.Options(data="clips", no_test=True))
 
 
 @pytest.mark.parametrize(
