@@ -3,138 +3,37 @@
 Everything is chosen and shown on validation data. `--test` reads the test split, once.
 """
 
-import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from runtime.config import option, parse
-from runtime.errors import DmdLiveError, UsageError
 
-from . import training
-from .comparison import mmsa_csv, pictures, protocol, reading, runs
+from .comparison import command
 from .comparison.models import MODELS, chosen
-from .comparison.protocol import Protocol, Reads
-from .comparison.runs import Task
-from .comparison.table import markdown, result
-from .data.open import FORMATS
-from .provenance import commit, write_json
 
 __all__ = ["Options", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(command.Shared):
     """Train models and seeds that are missing, then write a table and a page of plots.
 
     The protocol is fixed by the first call. Interrupted, the same command goes on; what is finished
     is kept.
     """
 
-    data: str = option(metavar="PATH", help="the data set: a folder, or a feature file")
-    data_format: str = option("corpora", choices=FORMATS, help="what PATH is")
     models: str = option(
         "dmd,dhmd,mult,misa,pmr,corrkd,late,text,audio,vision,fixed,undistilled,undecoupled",
         metavar="LIST",
         help=f"names with commas between, of {', '.join(MODELS)}",
     )
-    protocol: str = option(
-        "configs/protocol.toml", metavar="FILE", help="seeds, budget, selection, the one metric"
-    )
-    seeds: int | None = option(None, metavar="N", help="instead of the protocol's")
-    set: str | None = option(
-        None, metavar="K=V;K=V", joined_by=";", help="added to the protocol; may be repeated"
-    )
-    out: str = option("runs/compare", metavar="DIR", help="one folder for each model, and results")
-    cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
-    jobs: int = option(
-        max(1, (os.cpu_count() or 2) // 2), metavar="N", help="trainings side by side"
-    )
-    device: str = option("cpu", help="cpu, cuda or cuda:N")
-    test: bool = option(False, help="when all are trained, read the test split: once")
-    again: bool = option(False, help="read it once more; the result says so")
 
 
 def main() -> int:
     """Run the command; returns the exit code."""
-    options = parse(Options, None, prog="python -m train.compare")
-    try:
-        _run(options)
-    except (DmdLiveError, FloatingPointError) as error:
-        print(f"train.compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ntrain.compare: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _run(options: Options) -> None:
-    if options.jobs < 1:
-        raise UsageError("--jobs must be 1 or more")
-    if options.again and not options.test:
-        raise UsageError("--again says that --test is a second look; give both")
-    entries, out = chosen(options.models), Path(options.out)
-    rules = _rules(options)
-    common = training.Options(
-        data=options.data,
-        data_format=options.data_format,
-        cache=options.cache,
-        device=options.device,
-    )
-    todo = runs.tasks(rules, entries, out, common)
-    reads = Reads(out)
-    if options.test and reads.n and reads.all[-1]["finished"] and not options.again:
-        reads.begin(rules, list(entries), again=False)  # refuses, before any training
-    protocol.fix(out, rules)
-    _train(todo, options.jobs)
-    about = reading.about(todo)
-    titles = {name: entry.title for name, entry in entries.items()}
-    if not options.test:
-        rows: dict[str, list[Any]] = {}
-        for task in todo:
-            rows.setdefault(task.name, []).append(reading.validation(task))
-        _write(out, "valid", result(rows, rules, about), titles, rules)
-    else:
-        reads.begin(rules, list(entries), again=options.again)
-        found = result(reading.read_test(todo), rules, about)
-        reads.finish()
-        _write(out, "test", found, titles, rules)
-
-
-def _rules(options: Options) -> Protocol:
-    path = Path(options.protocol)
-    rules = protocol.load(path, {"seeds": options.seeds})
-    added = tuple(filter(None, (options.set or "").split(";")))
-    return protocol.load(path, {"seeds": rules.seeds, "set": [*rules.set, *added]})
-
-
-def _train(todo: list[Task], jobs: int) -> None:
-    n_left = sum(not task.done for task in todo)
-    print(f"{len(todo)} runs, {len(todo) - n_left} of them finished", flush=True)
-    for n, (task, seconds) in enumerate(runs.train_all(todo, jobs), 1):
-        print(f"{n} of {n_left}: {task.name}, seed {task.seed}: {seconds:.0f} s", flush=True)
-
-
-def _write(
-    out: Path,
-    split: str,
-    found: dict[str, dict[str, Any]],
-    titles: Mapping[str, str],
-    rules: Protocol,
-) -> None:
-    """`valid` or `test`, as .json, .md and .html."""
-    reads = Reads(out).all if split == "test" else []
-    table = markdown(found, titles, rules, split, len(reads))
-    about = {"protocol_sha256": rules.sha256(), "commit": commit(), "test_reads": reads}
-    write_json(out / f"{split}.json", {"split": split, **about, "models": found})
-    (out / f"{split}.md").write_text(table + "\n", encoding="utf-8")
-    mmsa_csv.write(out / f"{split}-mmsa.csv", found)
-    html = pictures.document(out, found, titles, rules, split)
-    (out / f"{split}.html").write_text(html, encoding="utf-8")
-    print(f"\n{table}\n\n{out / split}.json, .md and .html written", flush=True)
+    prog = "train.compare"
+    options = parse(Options, None, prog=f"python -m {prog}")
+    return command.run(prog, options, lambda: chosen(options.models))
 
 
 if __name__ == "__main__":

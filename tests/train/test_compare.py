@@ -11,8 +11,8 @@ from scipy import stats
 
 from runtime.errors import UsageError
 from train import compare
-from train.comparison import protocol
-from train.comparison.models import MODELS, chosen
+from train.comparison import command, protocol
+from train.comparison.models import ABLATIONS, EDGE_RULES, MODELS, chosen
 from train.comparison.protocol import Protocol, Reads
 from train.comparison.runs import settings_of
 from train.comparison.significance import compare as differences
@@ -63,7 +63,9 @@ def test_the_table_says_how_it_was_made() -> None:
     assert "difference" not in found["dmd"]
     text = markdown(found, {"dmd": "DMD", "misa": "MISA"}, RULES, "test", 2)
     assert "test split; read 2 times, mean of 7 subsets, 3 seeds" in text
-    row = next(line for line in text.splitlines() if line.startswith("| MISA"))
+    assert "| Model | Mean ± deviation | All modalities | Against DMD ± error |" in text
+    row, subsets = (line for line in text.splitlines() if line.startswith("| MISA"))
+    assert subsets.count("|") == len(SUBSETS) + 2
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:4] == ["49.7 ± 5.8", "46.7", "-8.3 ± 1.7"]
     assert cells[-2:] == ["1,234", "2.5"]
@@ -119,7 +121,7 @@ def test_a_second_look_is_refused_or_written_down(tmp_path: Path) -> None:
 def test_every_model_is_an_option_away_from_the_dmd(root: Path) -> None:
     rules = Protocol(config=str(root / "configs" / "ablation.toml"))
     plain = settings_of(rules, (), 1)
-    for name, entry in MODELS.items():
+    for name, entry in (*MODELS.items(), *ABLATIONS.items(), *EDGE_RULES.items()):
         changed = settings_of(rules, entry.options, 1)
         assert (changed == plain) == (name == "dmd")
         assert (changed.data, changed.optim) == (plain.data, plain.optim)  # same data and budget
@@ -137,15 +139,15 @@ def test_a_comparison_from_nothing_to_one_look(
     rules.write_text(f'config = "{root / "configs" / "quick.toml"}"\nseeds = 2\n')
     out = tmp_path / "out"
     quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
-    command = ["train.compare", "--data", data, "--cache", data / "cache", "--out", out, "--set",
+    given = ["train.compare", "--data", data, "--cache", data / "cache", "--out", out, "--set",
                quick, "--protocol", rules, "--models", "dmd,corrkd"]  # fmt: skip
 
     def run(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", [*map(str, command), *more])
+        monkeypatch.setattr(sys, "argv", [*map(str, given), *more])
         return compare.main()
 
-    draw = compare.pictures.document  # drawn once, where it is looked at
-    monkeypatch.setattr(compare.pictures, "document", lambda *_: "")
+    draw = command.pictures.document  # drawn once, where it is looked at
+    monkeypatch.setattr(command.pictures, "document", lambda *_: "")
     assert run("--seeds", "1", "--jobs", "1") == 0
     assert run("--jobs", "2") == 0
     assert not (out / "test-reads.json").exists()
@@ -167,7 +169,7 @@ def test_a_comparison_from_nothing_to_one_look(
     assert [read["finished"] for read in first["test_reads"]] == [True]
     assert run("--test") == 2
     assert "--again" in capsys.readouterr().err
-    monkeypatch.setattr(compare.pictures, "document", draw)
+    monkeypatch.setattr(command.pictures, "document", draw)
     assert run("--test", "--again") == 0
     second = json.loads((out / "test.json").read_text())
     assert [read["again"] for read in second["test_reads"]] == [False, True]

@@ -1,10 +1,15 @@
-"""The models that `train.compare` knows, by name: options that differ from the DMD's."""
+"""The models that `train.compare` and `train.ablate` know: options that differ from the DMD's.
+
+A name is the model's folder too. Tables compare all others with the first one.
+"""
 
 from dataclasses import dataclass
 
 from runtime.errors import UsageError
 
-__all__ = ["MODELS", "Entry", "chosen"]
+from ..models.gd_unit import RULES
+
+__all__ = ["ABLATIONS", "EDGE_RULES", "MODELS", "Entry", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,22 @@ MODELS: dict[str, Entry] = {
     "text": Entry("text alone", _kind("text")),
     "audio": Entry("audio alone", _kind("audio")),
     "vision": Entry("vision alone", _kind("vision")),
+}
+ABLATIONS: dict[str, Entry] = {
+    "dmd": MODELS["dmd"],
+    "no_homo": Entry("DMD, no HomoGD", ("loss.homo_gd=false",)),
+    "no_hetero": Entry("DMD, no HeteroGD", ("loss.hetero_gd=false",)),
+    "undistilled": MODELS["undistilled"],
+    "undecoupled": MODELS["undecoupled"],
+    "no_margin": Entry("DMD, no margin loss", ("loss.use_margin=false",)),
+    "fixed": MODELS["fixed"],
+    "mult": Entry("DMD, crossmodal branch alone (MulT)", MODELS["mult"].options),
+}
+# The rules of train/models/gd_unit.py, against no learning at all. The DMD's own is `published`.
+EDGE_RULES: dict[str, Entry] = {
+    "fixed": Entry("fixed edges (conventional)", MODELS["fixed"].options),
+    "dmd": Entry("published"),
+    **{rule: Entry(rule, (f'loss.edge_rule="{rule}"',)) for rule in RULES[1:]},
 }
 
 

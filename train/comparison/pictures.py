@@ -12,6 +12,7 @@ from runtime.features.spec import MODALITIES
 from .. import analysis, page
 from ..plots import Plot, Theme
 from ..sections import attention_of, edges_of, features_of
+from .models import EDGE_RULES
 from .protocol import Protocol
 from .table import ERRORS, shown_scale
 
@@ -19,21 +20,22 @@ __all__ = ["bars", "document"]
 
 Found = Mapping[str, Mapping[str, Any]]
 _DISTILLING = ("undistilled", "fixed", "dmd")
+_SPACES = ("dmd", "undecoupled")
 
 
 def document(
     out: Path, found: Found, titles: Mapping[str, str], protocol: Protocol, split: str
 ) -> str:
-    """The whole page; pictures of a run are of the first seed's DMD, and of the model without
-    decoupling beside it where there is one."""
+    """The whole page; pictures of a run are of the first seed: both spaces of the DMD and of the
+    model without decoupling, edges of every rule that learns them, attention of the DMD."""
     parts = [
         _alone(found, titles, protocol, split),
         _distilling(found, titles, protocol, split),
         _subsets(found, titles, protocol, split),
     ]
-    for name in ("dmd", "undecoupled"):
+    for name in found:
         run = out / name / f"seed-{protocol.first_seed}"
-        if name in found and (run / analysis.FILE).exists():
+        if name in (*_SPACES, *EDGE_RULES) and (run / analysis.FILE).exists():
             parts += _of_run(run, name, titles[name])
     return page.document("Models compared", parts)
 
@@ -94,7 +96,7 @@ def _subsets(
     """Figure 10: the table, by subset of modalities."""
     subsets = [
         s
-        for s in found["dmd"]["subsets"]
+        for s in next(iter(found.values()))["subsets"]
         if all(protocol.metric in row["subsets"].get(s, {}) for row in found.values())
     ]
     scale = shown_scale(protocol.metric)
@@ -123,12 +125,16 @@ def _subsets(
 
 
 def _of_run(run: Path, name: str, title: str) -> list[tuple[str, str]]:
-    """Figures 11 to 14: t-SNE of both spaces; of the DMD, edges and attention over time as well."""
+    """Figures 11 to 14, those that this model has: t-SNE of both spaces, edges, attention."""
     info = json.loads((run / "checkpoint.json").read_text(encoding="utf-8"))
     found = analysis.load(run)
-    made = [features_of(found.arrays, info["emotions"])]
+    made = []
+    if name in _SPACES:
+        made.append(features_of(found.arrays, info["emotions"]))
+    if name in EDGE_RULES and name != "fixed":
+        made.append(edges_of(found.arrays))
     if name == "dmd":
-        made += [edges_of(found.arrays), attention_of(info, found, 0)]
+        made.append(attention_of(info, found, 0))
     out = []
     for anchor, html in made:
         note = f"<p>Of {title}, {run.name}:</p>"

@@ -25,10 +25,10 @@ class Difference:
     n: int
 
 
-def compare(scores: Mapping[str, Sequence[float]], reference: str = "dmd") -> dict[str, Difference]:
-    """Every model against `reference`, by name; scores are by seed, in one order for all."""
-    found = {name: _pair(scores[reference], own) for name, own in scores.items()
-             if name != reference}  # fmt: skip
+def compare(scores: Mapping[str, Sequence[float]]) -> dict[str, Difference]:
+    """Every other model against the first, by name; scores are by seed, in one order for all."""
+    reference, *others = scores
+    found = {name: _pair(scores[reference], scores[name]) for name in others}
     corrected = holm([difference.p for difference in found.values()])
     return {
         name: Difference(d.mean, d.error, d.p, p, d.effect, d.n)

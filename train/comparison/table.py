@@ -46,7 +46,7 @@ def shown_scale(metric: str) -> float:
 def result(
     rows: Rows, protocol: Protocol, about: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """By model: scores by seed, mean, deviation, difference to the DMD, and what `about` says of
+    """By model: scores by seed, mean, deviation, difference to the first, and what `about` says of
     it (parameters, milliseconds)."""
     scores = {name: [score(table, protocol) for table in tables] for name, tables in rows.items()}
     differences = compare(scores)
@@ -87,7 +87,8 @@ def markdown(
     split: str,
     n_reads: int,
 ) -> str:
-    """One row for each model, and what the columns mean."""
+    """One row for each model, what the columns mean, and every subset of modalities."""
+    reference = next(iter(found))
     scale = shown_scale(protocol.metric)
     over = "all modalities" if protocol.subsets == "whole" else "mean of 7 subsets"
     unit = ", %" if scale == 100.0 else ""
@@ -95,8 +96,8 @@ def markdown(
     lines = [
         f"{protocol.metric}{unit} on the {split} split{looks}, {over}, {protocol.seeds} seeds",
         "",
-        "| Model | Mean ± deviation | All modalities | Against DMD ± error | p | p (Holm) | Effect "
-        "| Parameters | ms |",
+        f"| Model | Mean ± deviation | All modalities | Against {titles[reference]} ± error | p "
+        "| p (Holm) | Effect | Parameters | ms |",
         "| --- " * 9 + "|",
     ]
     for name, row in found.items():
@@ -117,10 +118,32 @@ def markdown(
         "",
         "Deviation over seeds; differences by seed, with their standard error; two-sided paired "
         "t-test, and the same after Holm's correction over all rows; effect: Cohen's d of the "
-        f"pairs; ms: {found['dmd']['ms_of']}."
+        f"pairs; ms: {found[reference]['ms_of']}."
         + (" Of this metric, less is better." if protocol.metric in ERRORS else ""),
+        "",
+        *_by_subset(found, titles, protocol),
     ]
     return "\n".join(lines)
+
+
+def _by_subset(
+    found: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], protocol: Protocol
+) -> list[str]:
+    """The means of every subset that all models have."""
+    given = [
+        "+".join(subset)
+        for subset in SUBSETS
+        if all(
+            protocol.metric in row["subsets"].get("+".join(subset), {}) for row in found.values()
+        )
+    ]
+    scale = shown_scale(protocol.metric)
+    lines = ["| Given | " + " | ".join(given) + " |", "| --- " * (len(given) + 1) + "|"]
+    for name, row in found.items():
+        values = (scale * row["subsets"][s][protocol.metric]["mean"] for s in given)
+        cells = (f"{value:.{_digits(scale)}f}" for value in values)
+        lines.append(f"| {titles[name]} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _pm(mean: float, spread: float | None, scale: float, sign: str = "") -> str:
