@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def settings_of(protocol: Protocol, switches: tuple[str, ...], seed: int) -> Con
 
 
 def tasks(
-    protocol: Protocol, entries: dict[str, Entry], out: Path, common: training.Options
+    protocol: Protocol, entries: Mapping[str, Entry], out: Path, common: training.Options
 ) -> list[Task]:
     """All runs, seed by seed, so that what is there after an interruption can be compared."""
     found = []
