@@ -20,9 +20,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def arguments(data: Path, settings: Settings, out: Path, root: Path) -> list[object]:
-    """A small budget, from another configuration than the protocol's."""
+    """A small budget, from another configuration than the protocol's, with nothing to choose."""
     quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
     return ["--data", data, "--cache", data / "cache", "--out", out, "--jobs", "1", "--set", quick,
+            "--no-choices",
             "--protocol", root / "configs" / "protocol.toml",
             "--config", root / "configs" / "quick.toml"]  # fmt: skip
 

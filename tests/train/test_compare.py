@@ -136,7 +136,8 @@ def test_a_comparison_from_nothing_to_one_look(
     capsys: pytest.CaptureFixture[str], root: Path,
 ) -> None:  # fmt: skip
     rules = tmp_path / "protocol.toml"
-    rules.write_text(f'config = "{root / "configs" / "quick.toml"}"\nseeds = 2\n')
+    choices = 'choices = ["optim.learning_rate=1e-3", "optim.learning_rate=1e-9"]'
+    rules.write_text(f'config = "{root / "configs" / "quick.toml"}"\nseeds = 2\n{choices}\n')
     out = tmp_path / "out"
     quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
     given = ["train.compare", "--data", data, "--cache", data / "cache", "--out", out, "--set",
@@ -151,17 +152,27 @@ def test_a_comparison_from_nothing_to_one_look(
     assert run("--seeds", "1", "--jobs", "1") == 0
     assert run("--jobs", "2") == 0
     assert not (out / "test-reads.json").exists()
-    assert "4 runs, 2 of them finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 runs, 4 of them finished" in said  # every choice, by the first seed
+    assert "4 runs, 2 of them finished" in said
     valid = json.loads((out / "valid.json").read_text())["models"]
     assert list(valid) == ["dmd", "corrkd"]
     for name in valid:
-        info = json.loads((out / name / "seed-2" / "checkpoint.json").read_text())
+        run_of = {}
+        for k in (1, 2):
+            path = out / name / f"choice-{k}" / "seed-1" / "checkpoint.json"
+            run_of[k] = score(json.loads(path.read_text())["metrics"]["valid"], RULES)
+        best = max(run_of, key=lambda k: run_of[k])
+        assert valid[name]["choice"] == f"optim.learning_rate={('1e-3', '1e-9')[best - 1]}"
+        assert not (out / name / f"choice-{3 - best}" / "seed-2").exists()
+        path = out / name / f"choice-{best}" / "seed-2" / "checkpoint.json"
+        info = json.loads(path.read_text())
         assert list(info["metrics"]) == ["valid"]
         assert valid[name]["scores"][1] == pytest.approx(
             np.mean([info["metrics"]["valid"]["+".join(s)]["macro_f1"] for s in SUBSETS])
         )
         assert valid[name]["ms"] > 0
-    log = json.loads((out / "corrkd" / "seed-1" / "checkpoint.json").read_text())
+    log = json.loads((out / "corrkd" / "choice-1" / "seed-1" / "checkpoint.json").read_text())
     assert {"contrastive", "prototypes", "responses"} <= set(log["history"][0]["losses"])
     assert run("--again") == 2
     assert run("--test") == 0

@@ -17,7 +17,7 @@ from . import mmsa_csv, pictures, protocol, reading, runs
 from .models import Entry
 from .protocol import Protocol, Reads
 from .runs import Task
-from .table import markdown, result
+from .table import ERRORS, markdown, result, score
 
 __all__ = ["Shared", "rules_of", "run"]
 
@@ -38,6 +38,9 @@ class Shared:
     seeds: int | None = option(None, metavar="N", help="instead of the protocol's")
     set: str | None = option(
         None, metavar="K=V;K=V", joined_by=";", help="added to the protocol; may be repeated"
+    )
+    no_choices: bool = option(
+        False, help="do not try the protocol's choices: train with what is configured"
     )
     out: str = option("runs/compare", metavar="DIR", help="one folder for each model, and results")
     cache: str = option("build/features", metavar="DIR", help="extracted features of the corpora")
@@ -65,9 +68,15 @@ def run(prog: str, options: Shared, entries_of: Callable[[], Mapping[str, Entry]
 def rules_of(options: Shared) -> Protocol:
     """The protocol, with what the command line says instead. Raises UsageError."""
     path = Path(options.protocol)
-    instead = {"seeds": options.seeds, "config": options.config, "metric": options.metric}
+    instead: dict[str, Any] = {
+        "seeds": options.seeds,
+        "config": options.config,
+        "metric": options.metric,
+    }
     rules = protocol.load(path, instead)
     added = tuple(filter(None, (options.set or "").split(";")))
+    if options.no_choices:
+        instead["choices"] = ()
     return protocol.load(path, {**instead, "set": [*rules.set, *added]})
 
 
@@ -84,11 +93,16 @@ def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
         cache=options.cache,
         device=options.device,
     )
-    todo = runs.tasks(rules, entries, out, common)
     reads = Reads(out)
     if options.test and reads.n and reads.all[-1]["finished"] and not options.again:
         reads.begin(rules, list(entries), again=False)  # refuses, before any training
+    trials = runs.trials(rules, entries, out, common)
+    todo = trials or runs.tasks(rules, entries, out, common, {})  # a wrong option is told here
     protocol.fix(out, rules)
+    if trials:
+        print("the first seed tries each of the protocol's choices:")
+        _train(trials, options.jobs)
+        todo = runs.tasks(rules, entries, out, common, _best(trials, rules))
     _train(todo, options.jobs)
     about = reading.about(todo)
     titles = {name: entry.title for name, entry in entries.items()}
@@ -96,12 +110,23 @@ def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
         rows: dict[str, list[Any]] = {}
         for task in todo:
             rows.setdefault(task.name, []).append(reading.validation(task))
-        _write(out, "valid", result(rows, rules, about), titles, rules)
+        _write(out, "valid", result(rows, rules, about), titles, rules, todo)
     else:
         reads.begin(rules, list(entries), again=options.again)
         found = result(reading.read_test(todo), rules, about)
         reads.finish()
-        _write(out, "test", found, titles, rules)
+        _write(out, "test", found, titles, rules, todo)
+
+
+def _best(trials: list[Task], rules: Protocol) -> dict[str, str]:
+    """The choice of each model that is best on validation data; of equals, the first."""
+    sign = -1.0 if rules.metric in ERRORS else 1.0
+    best: dict[str, tuple[float, str]] = {}
+    for task in trials:
+        value = sign * score(reading.validation(task), rules)
+        if task.name not in best or value > best[task.name][0]:
+            best[task.name] = value, str(task.choice)
+    return {name: choice for name, (_, choice) in best.items()}
 
 
 def _train(todo: list[Task], jobs: int) -> None:
@@ -117,6 +142,7 @@ def _write(
     found: dict[str, dict[str, Any]],
     titles: Mapping[str, str],
     rules: Protocol,
+    todo: list[Task],
 ) -> None:
     """`valid` or `test`, as .json, .md and .html."""
     reads = Reads(out).all if split == "test" else []
@@ -125,6 +151,7 @@ def _write(
     write_json(out / f"{split}.json", {"split": split, **about, "models": found})
     (out / f"{split}.md").write_text(table + "\n", encoding="utf-8")
     mmsa_csv.write(out / f"{split}-mmsa.csv", found)
-    html = pictures.document(out, found, titles, rules, split)
+    first = {task.name: Path(task.options.out) for task in reversed(todo)}
+    html = pictures.document(first, found, titles, rules, split)
     (out / f"{split}.html").write_text(html, encoding="utf-8")
     print(f"\n{table}\n\n{out / split}.json, .md and .html written", flush=True)

@@ -24,19 +24,23 @@ _SPACES = ("dmd", "undecoupled")
 
 
 def document(
-    out: Path, found: Found, titles: Mapping[str, str], protocol: Protocol, split: str
+    runs: Mapping[str, Path],
+    found: Found,
+    titles: Mapping[str, str],
+    protocol: Protocol,
+    split: str,
 ) -> str:
-    """The whole page; pictures of a run are of the first seed: both spaces of the DMD and of the
-    model without decoupling, edges of every rule that learns them, attention of the DMD."""
+    """The whole page. Pictures of a run are of the first seed, whose folders `runs` names: both
+    spaces of the DMD and of the model without decoupling, edges of every rule that learns them,
+    attention of the DMD."""
     parts = [
         _alone(found, titles, protocol, split),
         _distilling(found, titles, protocol, split),
         _subsets(found, titles, protocol, split),
     ]
     for name in found:
-        run = out / name / f"seed-{protocol.first_seed}"
-        if name in (*_SPACES, *EDGE_RULES) and (run / analysis.FILE).exists():
-            parts += _of_run(run, name, titles[name])
+        if name in (*_SPACES, *EDGE_RULES) and (runs[name] / analysis.FILE).exists():
+            parts += _of_run(runs[name], name, titles[name])
     return page.document("Models compared", parts)
 
 

@@ -21,6 +21,7 @@ class Protocol:
 
     config: str
     set: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     splits: str = ""
     selection: str = "validation"
     first_seed: int = 1
@@ -47,7 +48,8 @@ def load(path: Path, overrides: dict[str, Any]) -> Protocol:
         raise UsageError(f"{path}: unknown {unknown[0]!r}; known here: {', '.join(known)}")
     if "config" not in table:
         raise UsageError(f"{path}: no config, the file that says data and model")
-    table["set"] = tuple(table.get("set", ()))
+    for name in ("set", "choices"):
+        table[name] = tuple(table.get(name, ()))
     for name in ("seeds", "first_seed"):
         if not isinstance(table.get(name, 1), int):
             raise UsageError(f"{path}: {name} must be a whole number")
@@ -134,7 +136,7 @@ class Reads:
 
 
 def _plain(protocol: Protocol) -> dict[str, Any]:
-    return {**asdict(protocol), "set": list(protocol.set)}
+    return {**asdict(protocol), "set": list(protocol.set), "choices": list(protocol.choices)}
 
 
 def _now() -> str:

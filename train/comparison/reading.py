@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import checkpoint
 from ..data.open import open_corpus
-from ..data.utterance import Corpus, collate
+from ..data.utterance import Corpus, Utterance, collate
 from ..judging import Judge
 from .runs import Task
 
@@ -35,6 +35,7 @@ def validation(task: Task) -> Table:
 def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
     """The metrics of the test split, by model, in the order of the seeds. This is the look."""
     out: dict[str, list[Table]] = {}
+    splits: dict[object, list[Utterance]] = {}
     for task in tqdm(todo, "reads the test split", unit="run"):
         loaded = checkpoint.load_any(Path(task.options.out))
         judge = Judge(
@@ -44,14 +45,23 @@ def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
         )
         if loaded.info["emotions"]:
             judge = replace(judge, calibration=loaded.calibration)
-        out.setdefault(task.name, []).append(judge.table(_corpus(task).held_out("test")))
+        model, tokenizer = task.settings.model, _tokenizer(task)
+        asked = (
+            task.settings.data,
+            model.text_dim,
+            model.masked,
+            tokenizer and tokenizer.read_bytes(),
+        )
+        if asked not in splits:  # composed once for all that read the same
+            splits[asked] = list(_corpus(task).held_out("test"))
+        out.setdefault(task.name, []).append(judge.table(splits[asked]))
     return out
 
 
 @torch.no_grad()
 def about(todo: Sequence[Task]) -> dict[str, dict[str, Any]]:
-    """By model: parameters, and milliseconds of a forward pass, all measured one after another in
-    this process on the same batch of validation utterances."""
+    """By model: its choice, parameters, and milliseconds of a forward pass, all measured one after
+    another in this process on the same batch of validation utterances."""
     first = {task.name: task for task in reversed(todo)}
     batch: Any = None
     out: dict[str, dict[str, Any]] = {}
@@ -68,6 +78,7 @@ def about(todo: Sequence[Task]) -> dict[str, dict[str, Any]]:
             seconds.append(time.perf_counter() - started)
         threads = torch.get_num_threads()
         out[task.name] = {
+            "choice": task.choice,
             "n_parameters": loaded.info["n_parameters"],
             "seconds": loaded.info["seconds"],
             "ms": 1e3 * float(np.median(seconds)),
@@ -78,11 +89,10 @@ def about(todo: Sequence[Task]) -> dict[str, dict[str, Any]]:
 
 
 def _corpus(task: Task) -> Corpus:
-    tokenizer = Path(task.options.out) / "tokenizer.json"
-    return open_corpus(
-        Path(task.options.data),
-        task.options.data_format,
-        task.settings,
-        tokenizer if tokenizer.exists() else None,
-        Path(task.options.cache),
-    )
+    data, cache = Path(task.options.data), Path(task.options.cache)
+    return open_corpus(data, task.options.data_format, task.settings, _tokenizer(task), cache)
+
+
+def _tokenizer(task: Task) -> Path | None:
+    path = Path(task.options.out) / "tokenizer.json"
+    return path if path.exists() else None

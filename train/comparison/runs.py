@@ -14,18 +14,20 @@ from ..state import finished
 from .models import Entry
 from .protocol import Protocol
 
-__all__ = ["Task", "settings_of", "tasks", "train_all"]
+__all__ = ["Task", "settings_of", "tasks", "train_all", "trials"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training: where its checkpoint goes, its configuration, and how the trainer is called."""
+    """One training: where its checkpoint goes, its configuration, and how the trainer is called.
+    `choice`: the one of the protocol's choices that it follows."""
 
     name: str
     seed: int
     settings: Config
     teacher: Config | None
     options: training.Options
+    choice: str | None = None
 
     @property
     def done(self) -> bool:
@@ -38,29 +40,62 @@ def settings_of(protocol: Protocol, switches: tuple[str, ...], seed: int) -> Con
     return config.load(Path(protocol.config), (*protocol.set, *switches), seed)
 
 
-def tasks(
+def trials(
     protocol: Protocol, entries: Mapping[str, Entry], out: Path, common: training.Options
 ) -> list[Task]:
-    """All runs, seed by seed, so that what is there after an interruption can be compared."""
-    found = []
-    for seed in protocol.all_seeds:
-        for name, entry in entries.items():
-            folder = out / name / f"seed-{seed}"
-            teacher = None
-            if entry.teacher is not None:
-                teacher = settings_of(protocol, entry.teacher, seed)
-            options = training.Options(
-                data=common.data,
-                data_format=common.data_format,
-                cache=common.cache,
-                device=common.device,
-                out=str(folder),
-                teacher_checkpoint=None if teacher is None else str(folder / "teacher"),
-                no_test=True,
-            )
-            settings = settings_of(protocol, entry.options, seed)
-            found.append(Task(name, seed, settings, teacher, options))
-    return found
+    """The runs of the first seed with each of the protocol's choices; none where it has none."""
+    return [
+        _task(protocol, name, entry, protocol.first_seed, choice, out, common)
+        for choice in protocol.choices
+        for name, entry in entries.items()
+    ]
+
+
+def tasks(
+    protocol: Protocol,
+    entries: Mapping[str, Entry],
+    out: Path,
+    common: training.Options,
+    chosen: Mapping[str, str],
+) -> list[Task]:
+    """All runs, seed by seed, so that what is there after an interruption can be compared.
+    `chosen`: the choice of each model, where the protocol has any."""
+    return [
+        _task(protocol, name, entry, seed, chosen.get(name), out, common)
+        for seed in protocol.all_seeds
+        for name, entry in entries.items()
+    ]
+
+
+def _task(
+    protocol: Protocol,
+    name: str,
+    entry: Entry,
+    seed: int,
+    choice: str | None,
+    out: Path,
+    common: training.Options,
+) -> Task:
+    """One run. Its folder is MODEL/seed-N, or MODEL/choice-K/seed-N."""
+    added = () if choice is None else (choice,)
+    folder = out / name
+    if choice is not None:
+        folder /= f"choice-{protocol.choices.index(choice) + 1}"
+    folder /= f"seed-{seed}"
+    teacher = None
+    if entry.teacher is not None:
+        teacher = settings_of(protocol, (*added, *entry.teacher), seed)
+    options = training.Options(
+        data=common.data,
+        data_format=common.data_format,
+        cache=common.cache,
+        device=common.device,
+        out=str(folder),
+        teacher_checkpoint=None if teacher is None else str(folder / "teacher"),
+        no_test=True,
+    )
+    settings = settings_of(protocol, (*added, *entry.options), seed)
+    return Task(name, seed, settings, teacher, options, choice)
 
 
 def train_all(todo: list[Task], jobs: int) -> Iterator[tuple[Task, float]]:

@@ -91,14 +91,15 @@ def markdown(
     reference = next(iter(found))
     scale = shown_scale(protocol.metric)
     over = "all modalities" if protocol.subsets == "whole" else "mean of 7 subsets"
+    chosen = any(row.get("choice") for row in found.values())
     unit = ", %" if scale == 100.0 else ""
     looks = f"; read {n_reads} times" if n_reads > 1 else ""
     lines = [
         f"{protocol.metric}{unit} on the {split} split{looks}, {over}, {protocol.seeds} seeds",
         "",
         f"| Model | Mean ± deviation | All modalities | Against {titles[reference]} ± error | p "
-        "| p (Holm) | Effect | Parameters | ms |",
-        "| --- " * 9 + "|",
+        "| p (Holm) | Effect | Parameters | ms |" + " Chosen |" * chosen,
+        "| --- " * (9 + chosen) + "|",
     ]
     for name, row in found.items():
         whole = row["subsets"][_WHOLE].get(protocol.metric)
@@ -112,6 +113,7 @@ def markdown(
             "" if gap is None else _number(gap["effect"], "+.2f"),
             f"{row['n_parameters']:,}",
             _number(row["ms"], ".1f"),
+            *([row["choice"]] if chosen else []),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
@@ -119,6 +121,7 @@ def markdown(
         "Deviation over seeds; differences by seed, with their standard error; two-sided paired "
         "t-test, and the same after Holm's correction over all rows; effect: Cohen's d of the "
         f"pairs; ms: {found[reference]['ms_of']}."
+        + (" Chosen: on validation data of the first seed." if chosen else "")
         + (" Of this metric, less is better." if protocol.metric in ERRORS else ""),
         "",
         *_by_subset(found, titles, protocol),

@@ -1,8 +1,9 @@
 """One training sample, batches of them, and what every data set offers to the trainer."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["Corpus", "Utterance", "collate", "labelled_part"]
 
 Float = NDArray[np.float32]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +94,17 @@ def collate(utterances: Sequence[Utterance]) -> "dict[str, Tensor]":
     return batch
 
 
-def labelled_part(items: Sequence[Item], labelled: bool | None, share: float) -> Sequence[Item]:
-    """The labelled (`share` of them) or the unlabelled of these, spread evenly over them; all of
-    them for None.
+@functools.lru_cache(maxsize=256)
+def labelled_part(n: int, labelled: bool | None, share: float) -> NDArray[np.int64]:
+    """Indices of the labelled (`share` of them) or the unlabelled of `n` items, spread evenly over
+    them; of all for None.
 
     What is labelled never changes, so that the share of labels is one of the data set, not one of
     the batches.
     """
+    everything = np.arange(n)
     if labelled is None:
-        return items
-    n = np.ceil(np.arange(len(items) + 1) * share)
-    chosen = np.flatnonzero((np.diff(n) > 0) == labelled).tolist()
-    return [items[k] for k in chosen] or items
+        return everything
+    counted = np.ceil(np.arange(n + 1) * share)
+    chosen = np.flatnonzero((np.diff(counted) > 0) == labelled)
+    return chosen if len(chosen) else everything

@@ -114,8 +114,9 @@ class Composer:
         shown = emotions_shown(rng, emotion, self._config, self._oddness)
         some = bool(config.unlabelled_share)
         labelled = rng.random() >= config.unlabelled_share if some else None
-        told = labelled_part(self._told["train", shown["text"]], labelled, config.labelled_parts)
-        sentence = self._heard(rng, _pick(rng, told))
+        told = self._told["train", shown["text"]]
+        part = labelled_part(len(told), labelled, config.labelled_parts)
+        sentence = self._heard(rng, told[_pick(rng, part)])
         whole = self._compose(
             rng, "train", sentence, shown, emotion, augment=True, labelled=labelled
         )
@@ -287,5 +288,5 @@ def _nothing() -> tuple[Float, Float]:
     return np.zeros((0, SPEC.audio_dim), np.float32), np.zeros((0, SPEC.vision_dim), np.float32)
 
 
-def _pick(rng: Rng, items: Sequence[Any]) -> Any:
+def _pick(rng: Rng, items: Any) -> Any:
     return items[int(rng.integers(len(items)))]

@@ -91,8 +91,8 @@ class Faces:
             rows = by_corpus[int(rng.choice(len(by_corpus), p=sizes / sizes.sum()))]
         else:
             rows = [row for rows in by_corpus for row in rows]
-        some = labelled_part(rows, labelled, labelled_parts)
-        peak = some[int(rng.integers(len(some)))]
+        some = labelled_part(len(rows), labelled, labelled_parts)
+        peak = rows[some[int(rng.integers(len(some)))]]
         rest = self._rest[int(rng.integers(len(self._rest)))]
         intensity = rng.uniform(0.0, 0.2) if calm else rng.uniform(0.8, 1.05)
         return moving_face(

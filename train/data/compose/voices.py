@@ -85,8 +85,8 @@ class Voices:
             found = list(by_corpus.values())[int(chosen)]
         else:
             found = [item for part in by_corpus.values() for item in part]
-        some = labelled_part(found, labelled, labelled_parts)
-        person, clip = some[int(rng.integers(len(some)))]
+        some = labelled_part(len(found), labelled, labelled_parts)
+        person, clip = found[some[int(rng.integers(len(some)))]]
         statistics = SpeechStatistics()
         if not augment:
             rows, embedding = clip.versions[0]
