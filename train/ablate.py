@@ -6,8 +6,10 @@ The ablations, or the rules by which edges are learned, compared as `train.compa
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from runtime.config import option, parse
+from runtime.errors import UsageError
 
 from .comparison import command
 from .comparison.models import ABLATIONS, EDGE_RULES, Entry
@@ -32,7 +34,7 @@ class Options(command.Shared):
         None,
         metavar="DIR",
         help="a distilled language encoder (OUT/language of train.run --teacher): the method uses "
-        "it, and one more ablation uses the encoder of the configuration instead",
+        "it, and one more ablation (without --edges) uses the encoder of the configuration instead",
     )
 
 
@@ -44,12 +46,15 @@ def main() -> int:
 
 
 def entries(options: Options) -> Mapping[str, Entry]:
-    """What is trained, by the name of its folder. Raises UsageError for a wrong configuration."""
+    """What is trained, by the name of its folder. Raises UsageError for a wrong configuration, or
+    where there is no distilled encoder."""
+    if options.distilled is not None and not (Path(options.distilled) / "config.json").is_file():
+        raise UsageError(f"--distilled {options.distilled}: no language encoder is there")
     if options.edges:
         return EDGE_RULES
     if options.distilled is None:
         return ABLATIONS
-    own = settings_of(command.rules_of(options), (), 1).model
+    own = settings_of(command.protocol_of(options), (), 1).model
     switches = (f'model.language="{own.language}"', f"model.language_layers={own.language_layers}")
     return {**ABLATIONS, "language": Entry("DMD, no language distillation", switches)}
 

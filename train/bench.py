@@ -10,10 +10,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from runtime.config import option, parse
 from runtime.errors import DmdLiveError, UsageError
 
-from . import config
+from . import config, workers
 from .config import Config
 from .losses import TrainingDMD
 from .models.dmd import DMD
@@ -95,7 +93,7 @@ class _Measured:
 
 def _alone(options: Options, preset: str, size: int) -> _Measured:
     """Measure in a process of its own, so that no other's memory or threads count."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with workers.pool(1) as pool:
         return pool.submit(_measure, options, preset, size).result()
 
 

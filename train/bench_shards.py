@@ -7,9 +7,7 @@ and goes through one epoch as training does, without a model, in a process of it
 import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from runtime.errors import DmdLiveError, UsageError
 from runtime.features.spec import SPEC
 from runtime.store.bundle import DEFAULT
 
+from . import workers
 from .data.labels import EMOTIONS
 from .data.shards import Item, Shards, write_index, write_items
 
@@ -49,7 +48,7 @@ def main() -> int:
         folder = Path(options.out) / str(options.utterances)
         if not (folder / "index.json").exists():
             _make(folder, options.utterances)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with workers.pool(1) as pool:
             print(pool.submit(_measure, folder).result())
     except (DmdLiveError, OSError) as error:
         print(f"train.bench_shards: {error}", file=sys.stderr)

@@ -5,11 +5,9 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +26,7 @@ from runtime.speech.moonshine import Moonshine
 from runtime.store import models
 from runtime.system.files import write_file
 
+from . import workers
 from .data.corpora import CORPORA, DataError, Recording, faces, missing, people, voices
 from .data.crops import cached, centre, content_key, find_faces
 from .data.sounds import Channel, joined, spoken, spoken_again
@@ -189,8 +188,7 @@ def _hear(clips: Sequence[Recording]) -> dict[str, NDArray[Any]]:
 def _of_each(
     make: Callable[[Recording], Made], clips: Sequence[Recording], name: str
 ) -> list[Made]:
-    # Spawned, not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with workers.pool() as pool:
         results = pool.map(make, clips, chunksize=8)
         return list(tqdm(results, desc=name, total=len(clips), unit="clip"))
 

@@ -12,11 +12,10 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from runtime.features.spec import SPEC
 from runtime.speech import open_recogniser
 from runtime.speech.base import SpeechToText
 
+from . import workers
 from .clips import VERSION, extract
 from .data import manifest
 from .data.corpora import SPLITS, DataError
@@ -110,13 +110,16 @@ def _pool(
     """Work in processes; returns what is left when one of them died."""
     done: set[str] = set()
     try:
-        # Spawned, not forked: the parent may hold threads of its own.
-        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+        with workers.pool(n_workers) as pool:
             futures = {pool.submit(_do, task): task for task in todo}
-            for future in as_completed(futures):
-                future.result()
-                done.add(futures[future][1])
-                progress.update()
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    done.add(futures[future][1])
+                    progress.update()
+            except BaseException:
+                workers.stop()
+                raise
     except BrokenProcessPool:
         return [task for task in todo if task[1] not in done]
     return []

@@ -84,6 +84,6 @@ def test_rules_of_edges_are_judged_on_validation_data(
     assert report.write(report.Options(run=str(tmp_path / "together" / "seed-1"))).exists()
     assert "| Against fixed edges (conventional) ± error |" in (tmp_path / "valid.md").read_text()
     html = (tmp_path / "valid.html").read_text()
-    for anchor in ("features-dmd", "edges-dmd", "attention-dmd", "edges-together"):
+    for anchor in ("distillation", "edges-dmd", "attention-dmd", "edges-together"):
         assert f'id="{anchor}"' in html
     assert 'id="edges-fixed"' not in html

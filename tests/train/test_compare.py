@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,8 @@ import pytest
 from scipy import stats
 
 from runtime.errors import UsageError
-from train import compare
-from train.comparison import command, protocol
+from train import compare, training
+from train.comparison import command, protocol, runs
 from train.comparison.models import ABLATIONS, EDGE_RULES, MODELS, chosen
 from train.comparison.protocol import Protocol, Reads
 from train.comparison.runs import settings_of
@@ -40,6 +43,7 @@ def test_differences_are_those_of_a_paired_test() -> None:
     assert math.isnan(one.p)
     same = differences({"dmd": dmd, "other": dmd})["other"]
     assert (same.mean, same.error, same.p) == (0.0, 0.0, 1.0)
+    assert math.isnan(differences({"dmd": [0.5, 0.6], "other": [0.4, 0.5]})["other"].p)
 
 
 def test_holm_s_correction_equals_a_worked_example() -> None:
@@ -70,6 +74,14 @@ def test_the_table_says_how_it_was_made() -> None:
     assert cells[1:4] == ["49.7 ± 5.8", "46.7", "-8.3 ± 1.7"]
     assert cells[-2:] == ["1,234", "2.5"]
     assert json.loads(json.dumps(found))["misa"]["difference"]["n"] == 3
+    rows["text"] = [table(float("nan"))] * 3  # a correlation that is not defined, say
+    about = {
+        name: {**row, "choice": "optim.epochs=2"}
+        for name, row in (about | {"text": about["dmd"]}).items()
+    }
+    text = markdown(result(rows, RULES, about), dict.fromkeys(rows, "X"), RULES, "valid", 0)
+    assert "| X |  |  |  |  |  |  | 1,234 | 2.5 | optim.epochs=2 |" in text
+    assert "whose values flatter" in text
 
 
 def test_a_protocol_is_read_and_what_is_wrong_is_named(tmp_path: Path, root: Path) -> None:
@@ -84,6 +96,9 @@ def test_a_protocol_is_read_and_what_is_wrong_is_named(tmp_path: Path, root: Pat
         ("config = 'a'\nseeds = 0", "seeds must be 1"), ("config =", "not a TOML"),
         ("config = 'a'\nsubsets = 'some'", "subsets must be"),
         ("config = 'a'\nseeds = 'five'", "seeds must be a whole"),
+        ("config = 'a'\nchoices = 'optim.epochs=2'", "choices must be a list"),
+        ("config = 'a'\nset = [1]", "set must be a list"), ("config = 5", "config must be a text"),
+        ("config = 'a'\nmetric = 'f2'", "no metric 'f2'; there are acc2"),
     ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(UsageError, match=said):
@@ -91,13 +106,26 @@ def test_a_protocol_is_read_and_what_is_wrong_is_named(tmp_path: Path, root: Pat
 
 
 def test_a_protocol_cannot_change_once_runs_have_begun(tmp_path: Path) -> None:
+    path = tmp_path / "protocol.json"
+    protocol.fix(tmp_path, replace(RULES, metric="uar"))
+    protocol.fix(tmp_path, RULES)  # no run has begun
+    (tmp_path / "dmd" / "seed-1").mkdir(parents=True)
     protocol.fix(tmp_path, RULES)
-    protocol.fix(tmp_path, RULES)
-    with pytest.raises(UsageError, match="began under another protocol"):
-        protocol.fix(tmp_path, Protocol(config="x.toml", seeds=3, metric="uar"))
-    more = Protocol(config="x.toml", seeds=5)
+    fixed = json.loads(path.read_text())
+    with pytest.raises(UsageError, match='under another protocol, with metric = "macro_f1"'):
+        protocol.fix(tmp_path, replace(RULES, metric="uar"))
+    with pytest.raises(UsageError, match="another protocol, with choices = "):
+        protocol.fix(tmp_path, replace(RULES, choices=("optim.epochs=2",)))
+    with pytest.raises(UsageError, match="another protocol, with seeds = 3"):
+        protocol.fix(tmp_path, replace(RULES, seeds=2))
+    more = replace(RULES, seeds=5)
     protocol.fix(tmp_path, more)  # more seeds, as long as nobody has looked
-    assert json.loads((tmp_path / "protocol.json").read_text())["sha256"] == more.sha256()
+    kept = json.loads(path.read_text())
+    assert kept["sha256"] == more.sha256()
+    assert kept["fixed_at"] == fixed["fixed_at"]
+    del kept["protocol"]["choices"]  # as files were before there were choices
+    path.write_text(json.dumps(kept))
+    protocol.fix(tmp_path, more)
     Reads(tmp_path).begin(more, ["dmd"], again=False)
     with pytest.raises(UsageError, match="began under another protocol"):
         protocol.fix(tmp_path, Protocol(config="x.toml", seeds=6))
@@ -109,6 +137,8 @@ def test_a_second_look_is_refused_or_written_down(tmp_path: Path) -> None:
     Reads(tmp_path).begin(RULES, ["dmd"], again=False)  # interrupted: the same look goes on
     with pytest.raises(UsageError, match="--again"):
         Reads(tmp_path).begin(RULES, ["dmd", "misa"], again=False)
+    with pytest.raises(UsageError, match=r"began on .* as then \(dmd\)"):
+        Reads(tmp_path).check(RULES, ["dmd", "misa"], again=False)
     reads.finish()
     again = Reads(tmp_path)
     with pytest.raises(UsageError, match="the test split was read on"):
@@ -129,6 +159,69 @@ def test_every_model_is_an_option_away_from_the_dmd(root: Path) -> None:
         chosen("dmd,resnet")
     with pytest.raises(UsageError, match="dmd must be among them"):
         chosen("misa,late")
+
+
+def test_what_cannot_be_compared_is_told_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    rules = tmp_path / "protocol.toml"
+    rules.write_text(
+        f'config = "{root / "configs" / "quick.toml"}"\nchoices = ["optim.clip_norm=1"]\n'
+    )
+    given = ["train.compare", "--data", tmp_path / "none", "--protocol", rules, "--out",
+             tmp_path / "out", "--cache", tmp_path / "cache"]  # fmt: skip
+    for more, said in (
+        (["--set", "optim.clip_norm=2"], "the protocol tries several; add --no-choices"),
+        (["--metric", "f2"], "no metric 'f2'"),
+        (["--models", "dmd,dmd2"], "no dmd2"),
+        (["--no-choices", "--set", "optim.clip=2"], "clip"),
+        (["--jobs", "0"], "--jobs must be 1"),
+        ([], "none"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*map(str, given), *more])
+        assert compare.main() == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()  # nothing is fixed by a mistake
+    rules.write_text(rules.read_text().replace('=1"', '=1", "optim.clip_norm=1.0"'))
+    monkeypatch.setattr(sys, "argv", [str(part) for part in given])
+    assert compare.main() == 2
+    assert "'optim.clip_norm=1.0' changes nothing" in capsys.readouterr().err
+
+
+def test_a_choice_that_diverges_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    choices = ("optim.learning_rate=1e9", "optim.learning_rate=1e-3", "optim.learning_rate=1e-4")
+    rules = Protocol(config=str(root / "configs" / "quick.toml"), choices=choices)
+    trials = runs.trials(rules, {"dmd": MODELS["dmd"]}, tmp_path, training.Options(data="x"))
+    values = {choices[1]: float("nan"), choices[2]: 0.4}
+    monkeypatch.setattr(runs.Task, "done", property(lambda task: task.choice in values))
+    monkeypatch.setattr(command.reading, "validation", lambda task: table(values[task.choice]))
+    assert command.best(trials, rules) == {"dmd": choices[2]}
+    values.clear()
+    with pytest.raises(UsageError, match="dmd: no choice of the protocol could be trained"):
+        command.best(trials, rules)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, root: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from train import workers\n"
+        "if __name__ == '__main__':\n"
+        "    pool = workers.pool(2)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 600).result()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        assert int(parent.stdout.readline()) != parent.pid
+        parent.kill()
+        # The pipe ends when nobody has it any more, the workers neither.
+        assert parent.communicate(timeout=60) == ("", None)
 
 
 def test_a_comparison_from_nothing_to_one_look(
@@ -187,6 +280,6 @@ def test_a_comparison_from_nothing_to_one_look(
     assert second["models"]["dmd"]["scores"] == first["models"]["dmd"]["scores"]
     assert "read 2 times" in (out / "test.md").read_text()
     html = (out / "test.html").read_text()
-    for anchor in ("alone", "distillation", "table", "features-dmd", "edges-dmd", "attention-dmd"):
+    for anchor in ("alone", "table", "features-dmd", "edges-dmd", "attention-dmd"):
         assert f'id="{anchor}"' in html
     assert run("--seeds", "3") == 2  # no seeds are added after a look

@@ -1,9 +1,10 @@
 """What `train.compare` and `train.ablate` do: train what is missing, compare, look once."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from runtime.config import option
 from runtime.errors import DmdLiveError, UsageError
 
 from .. import training
-from ..data.open import FORMATS
+from ..data import corpora
+from ..data.open import FORMATS, recorded
 from ..provenance import commit, write_json
 from . import mmsa_csv, pictures, protocol, reading, runs
 from .models import Entry
@@ -19,7 +21,7 @@ from .protocol import Protocol, Reads
 from .runs import Task
 from .table import ERRORS, markdown, result, score
 
-__all__ = ["Shared", "rules_of", "run"]
+__all__ = ["Shared", "best", "protocol_of", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def run(prog: str, options: Shared, entries_of: Callable[[], Mapping[str, Entry]
     """Run the command; returns the exit code. All others are compared with the first entry."""
     try:
         _run(options, entries_of())
-    except (DmdLiveError, FloatingPointError) as error:
+    except (DmdLiveError, FloatingPointError, FileExistsError, NotADirectoryError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -65,19 +67,23 @@ def run(prog: str, options: Shared, entries_of: Callable[[], Mapping[str, Entry]
     return 0
 
 
-def rules_of(options: Shared) -> Protocol:
+def protocol_of(options: Shared) -> Protocol:
     """The protocol, with what the command line says instead. Raises UsageError."""
-    path = Path(options.protocol)
-    instead: dict[str, Any] = {
-        "seeds": options.seeds,
-        "config": options.config,
-        "metric": options.metric,
-    }
-    rules = protocol.load(path, instead)
+    instead = {"seeds": options.seeds, "config": options.config, "metric": options.metric}
+    found = protocol.load(Path(options.protocol), instead)
     added = tuple(filter(None, (options.set or "").split(";")))
     if options.no_choices:
-        instead["choices"] = ()
-    return protocol.load(path, {**instead, "set": [*rules.set, *added]})
+        found = replace(found, choices=())
+    tried = {_name(choice) for choice in found.choices}
+    if both := [_name(part) for part in added if _name(part) in tried]:
+        raise UsageError(
+            f"--set {both[0]}: the protocol tries several; add --no-choices to set it yourself"
+        )
+    return replace(found, set=(*found.set, *added))
+
+
+def _name(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
 
 
 def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
@@ -85,24 +91,25 @@ def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
         raise UsageError("--jobs must be 1 or more")
     if options.again and not options.test:
         raise UsageError("--again says that --test is a second look; give both")
-    out = Path(options.out)
-    rules = rules_of(options)
+    out, reads = Path(options.out), Reads(Path(options.out))
+    rules = protocol_of(options)
+    if options.test:
+        reads.check(rules, list(entries), again=options.again)
     common = training.Options(
         data=options.data,
         data_format=options.data_format,
         cache=options.cache,
         device=options.device,
     )
-    reads = Reads(out)
-    if options.test and reads.n and reads.all[-1]["finished"] and not options.again:
-        reads.begin(rules, list(entries), again=False)  # refuses, before any training
     trials = runs.trials(rules, entries, out, common)
     todo = trials or runs.tasks(rules, entries, out, common, {})  # a wrong option is told here
+    if options.data_format == "corpora":
+        _extract(todo[0])
     protocol.fix(out, rules)
     if trials:
-        print("the first seed tries each of the protocol's choices:")
+        print("the first seed tries each of the protocol's choices:", flush=True)
         _train(trials, options.jobs)
-        todo = runs.tasks(rules, entries, out, common, _best(trials, rules))
+        todo = runs.tasks(rules, entries, out, common, best(trials, rules))
     _train(todo, options.jobs)
     about = reading.about(todo)
     titles = {name: entry.title for name, entry in entries.items()}
@@ -110,33 +117,61 @@ def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
         rows: dict[str, list[Any]] = {}
         for task in todo:
             rows.setdefault(task.name, []).append(reading.validation(task))
-        _write(out, "valid", result(rows, rules, about), titles, rules, todo)
+        found = result(rows, rules, about)
     else:
         reads.begin(rules, list(entries), again=options.again)
         found = result(reading.read_test(todo), rules, about)
+    split = "test" if options.test else "valid"
+    _keep(out / f"{split}.json", found, rules, reads)
+    if options.test:
         reads.finish()
-        _write(out, "test", found, titles, rules, todo)
+    _show(out, split, found, titles, rules, todo)
 
 
-def _best(trials: list[Task], rules: Protocol) -> dict[str, str]:
-    """The choice of each model that is best on validation data; of equals, the first."""
+def _extract(task: Task) -> None:
+    """Extract features here and now, if there are none, and not in each of several processes."""
+    data = Path(task.options.data)
+    for line in corpora.missing(data, task.settings.data.corpora.split()):
+        print(f"warning: {line}", file=sys.stderr)
+    recorded(data, task.settings, Path(task.options.cache))
+
+
+def best(trials: list[Task], rules: Protocol) -> dict[str, str]:
+    """The choice of each model that is best on validation data; of equals, the first. Raises
+    UsageError where no choice of a model could be trained."""
     sign = -1.0 if rules.metric in ERRORS else 1.0
     best: dict[str, tuple[float, str]] = {}
     for task in trials:
+        if not task.done:
+            continue
         value = sign * score(reading.validation(task), rules)
-        if task.name not in best or value > best[task.name][0]:
+        if task.name not in best or value > best[task.name][0] or math.isnan(best[task.name][0]):
             best[task.name] = value, str(task.choice)
+    if failed := [task.name for task in trials if task.name not in best]:
+        raise UsageError(f"{failed[0]}: no choice of the protocol could be trained")
     return {name: choice for name, (_, choice) in best.items()}
 
 
 def _train(todo: list[Task], jobs: int) -> None:
+    """Raises FloatingPointError where a loss did not stay finite, but not for a trial."""
     n_left = sum(not task.done for task in todo)
     print(f"{len(todo)} runs, {len(todo) - n_left} of them finished", flush=True)
-    for n, (task, seconds) in enumerate(runs.train_all(todo, jobs), 1):
-        print(f"{n} of {n_left}: {task.name}, seed {task.seed}: {seconds:.0f} s", flush=True)
+    for n, (task, ended) in enumerate(runs.train_all(todo, jobs), 1):
+        failed = isinstance(ended, FloatingPointError)
+        if failed and not task.trial:
+            raise FloatingPointError(f"{task}: {ended}")
+        print(
+            f"{n} of {n_left}: {task}: " + (f"{ended}" if failed else f"{ended:.0f} s"), flush=True
+        )
 
 
-def _write(
+def _keep(path: Path, found: dict[str, dict[str, Any]], rules: Protocol, reads: Reads) -> None:
+    looks = [{**read, "finished": True} for read in reads.all] if path.stem == "test" else []
+    about = {"protocol_sha256": rules.sha256(), "commit": commit(), "test_reads": looks}
+    write_json(path, {"split": path.stem, **about, "models": found})
+
+
+def _show(
     out: Path,
     split: str,
     found: dict[str, dict[str, Any]],
@@ -144,11 +179,8 @@ def _write(
     rules: Protocol,
     todo: list[Task],
 ) -> None:
-    """`valid` or `test`, as .json, .md and .html."""
-    reads = Reads(out).all if split == "test" else []
-    table = markdown(found, titles, rules, split, len(reads))
-    about = {"protocol_sha256": rules.sha256(), "commit": commit(), "test_reads": reads}
-    write_json(out / f"{split}.json", {"split": split, **about, "models": found})
+    """The same as a table, as MMSA's table and as a page."""
+    table = markdown(found, titles, rules, split, Reads(out).n if split == "test" else 0)
     (out / f"{split}.md").write_text(table + "\n", encoding="utf-8")
     mmsa_csv.write(out / f"{split}-mmsa.csv", found)
     first = {task.name: Path(task.options.out) for task in reversed(todo)}

@@ -59,7 +59,7 @@ ABLATIONS: dict[str, Entry] = {
 # The rules of train/models/gd_unit.py, against no learning at all. The DMD's own is `published`.
 EDGE_RULES: dict[str, Entry] = {
     "fixed": Entry("fixed edges (conventional)", MODELS["fixed"].options),
-    "dmd": Entry("published"),
+    "dmd": Entry("published", ('loss.edge_rule="published"',)),
     **{rule: Entry(rule, (f'loss.edge_rule="{rule}"',)) for rule in RULES[1:]},
 }
 

@@ -19,7 +19,7 @@ from .table import ERRORS, shown_scale
 __all__ = ["bars", "document"]
 
 Found = Mapping[str, Mapping[str, Any]]
-_DISTILLING = ("undistilled", "fixed", "dmd")
+_DISTILLING = ("undistilled", *EDGE_RULES)
 _SPACES = ("dmd", "undecoupled")
 
 
@@ -33,11 +33,10 @@ def document(
     """The whole page. Pictures of a run are of the first seed, whose folders `runs` names: both
     spaces of the DMD and of the model without decoupling, edges of every rule that learns them,
     attention of the DMD."""
-    parts = [
-        _alone(found, titles, protocol, split),
-        _distilling(found, titles, protocol, split),
-        _subsets(found, titles, protocol, split),
-    ]
+    parts = [_alone(found, titles, protocol, split)]
+    if sum(name in found for name in _DISTILLING) > 1:
+        parts.append(_distilling(found, titles, protocol, split))
+    parts.append(_subsets(found, titles, protocol, split))
     for name in found:
         if name in (*_SPACES, *EDGE_RULES) and (runs[name] / analysis.FILE).exists():
             parts += _of_run(runs[name], name, titles[name])
@@ -89,7 +88,7 @@ def _distilling(
     for subset in ("+".join(MODALITIES), *MODALITIES):
         values = {titles[name]: _spread(found[name], subset, protocol) for name in there}
         title = "All modalities" if "+" in subset else f"{subset.capitalize()} given"
-        caption = f"The same model with and without distillation, {split} split: {_how(protocol)}"
+        caption = f"The same model, distilled in different ways, {split} split: {_how(protocol)}"
         items.append((title, bars(values, _label(protocol)), caption))
     return page.section("distillation", "Conventional or graph distillation", page.figures(items))
 

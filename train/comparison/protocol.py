@@ -4,12 +4,16 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from runtime.errors import UsageError
 
 from ..config import read_toml
+from ..metrics import emotion_metrics, sentiment_metrics, sims_metrics
 from ..provenance import commit, write_json
 
 __all__ = ["Protocol", "Reads", "fix", "load"]
@@ -48,12 +52,21 @@ def load(path: Path, overrides: dict[str, Any]) -> Protocol:
         raise UsageError(f"{path}: unknown {unknown[0]!r}; known here: {', '.join(known)}")
     if "config" not in table:
         raise UsageError(f"{path}: no config, the file that says data and model")
-    for name in ("set", "choices"):
-        table[name] = tuple(table.get(name, ()))
     for name in ("seeds", "first_seed"):
         if not isinstance(table.get(name, 1), int):
             raise UsageError(f"{path}: {name} must be a whole number")
+    for name in ("set", "choices"):
+        given = table.get(name, [])
+        if not isinstance(given, list) or not all(isinstance(part, str) for part in given):
+            raise UsageError(f'{path}: {name} must be a list such as ["optim.epochs=2"]')
+        table[name] = tuple(given)
     found = Protocol(**table)
+    for name in ("config", "splits", "metric"):
+        if not isinstance(getattr(found, name), str):
+            raise UsageError(f"{path}: {name} must be a text in quotes")
+    if found.metric not in _metrics():
+        there = ", ".join(sorted(_metrics()))
+        raise UsageError(f"{path}: no metric {found.metric!r}; there are {there}")
     if found.selection != "validation":
         raise UsageError(f"{path}: selection must be validation; no other is implemented")
     if found.subsets not in ("all", "whole"):
@@ -64,31 +77,27 @@ def load(path: Path, overrides: dict[str, Any]) -> Protocol:
 
 
 def fix(out: Path, protocol: Protocol) -> None:
-    """Write the protocol into `out` before the first run; raises UsageError if `out` has another.
+    """Write the protocol into `out` before the first run; raises UsageError if runs there began
+    under another.
 
-    A few more seeds are no other protocol: they may only be added before the test split is read.
+    More seeds are no other protocol: they may be added before the test split is read.
     """
-    path = out / "protocol.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        same = {**before["protocol"], "seeds": 0} == {**_plain(protocol), "seeds": 0}
-        if not same or (protocol.seeds != before["protocol"]["seeds"] and Reads(out).n):
-            raise UsageError(
-                f"{path}: runs here began under another protocol; take another --out, or give the "
-                "one they began with"
-            )
-        if protocol.seeds == before["protocol"]["seeds"]:
-            return
+    path, now = out / "protocol.json", _plain(protocol)
+    record = {"commit": commit(), "fixed_at": _now()}
+    if path.exists() and any(out.rglob("seed-*")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        before = {**_plain(Protocol(config="")), **kept["protocol"]}
+        record = {name: kept[name] for name in record}
+        fewer_or_late = now["seeds"] < before["seeds"] or Reads(out).n
+        for name, value in now.items():
+            same = value == before[name] or (name == "seeds" and not fewer_or_late)
+            if not same:
+                raise UsageError(
+                    f"{path}: runs here began under another protocol, with {name} = "
+                    f"{json.dumps(before[name])}; take another --out, or give that one"
+                )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path,
-        {
-            "protocol": _plain(protocol),
-            "sha256": protocol.sha256(),
-            "commit": commit(),
-            "fixed_at": _now(),
-        },
-    )
+    write_json(path, {"protocol": now, "sha256": protocol.sha256(), **record})
 
 
 class Reads:
@@ -105,20 +114,31 @@ class Reads:
         """Looks so far."""
         return len(self.all)
 
-    def begin(self, protocol: Protocol, models: list[str], *, again: bool) -> None:
-        """Note a look before it happens. Raises UsageError for a second one without `again`.
-
-        A look that was interrupted has shown nothing: the same one goes on.
-        """
-        this = {"protocol_sha256": protocol.sha256(), "models": models}
-        last = self.all[-1] if self.all else {"finished": True}
-        if not last["finished"] and all(last[name] == value for name, value in this.items()):
-            return
-        if self.all and not again:
+    def check(self, protocol: Protocol, models: list[str], *, again: bool) -> bool:
+        """Whether this look goes on with one that was interrupted and so has shown nothing. Raises
+        UsageError for a second look without `again`."""
+        last = self.all[-1] if self.all else None
+        if last is None or (again and last["finished"]):
+            return False
+        if last["finished"]:
             raise UsageError(
-                f"{self.path}: the test split was read on {self.all[-1]['at']}; its result is in "
+                f"{self.path}: the test split was read on {last['at']}; its result is in "
                 "test.json. Whoever looks twice chooses by it: --again does, and the result says so"
             )
+        if last["protocol_sha256"] == protocol.sha256() and last["models"] == models:
+            return True
+        if again:
+            return False
+        raise UsageError(
+            f"{self.path}: a look at the test split began on {last['at']}; end it with --seeds and "
+            f"--models as then ({','.join(last['models'])}), or look once more with --again"
+        )
+
+    def begin(self, protocol: Protocol, models: list[str], *, again: bool) -> None:
+        """Note a look before it happens; raises as `check`."""
+        if self.check(protocol, models, again=again):
+            return
+        this = {"protocol_sha256": protocol.sha256(), "models": models}
         self.all.append(
             {**this, "at": _now(), "commit": commit(), "again": bool(self.all), "finished": False}
         )
@@ -133,6 +153,13 @@ class Reads:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
         partial.replace(self.path)
+
+
+@cache
+def _metrics() -> set[str]:
+    two = np.array([-1.0, 1.0])
+    emotion = emotion_metrics(np.eye(2), np.arange(2))
+    return {*emotion, *sentiment_metrics(two, two), *sims_metrics(two, two)}
 
 
 def _plain(protocol: Protocol) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ def validation(task: Task) -> Table:
 def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
     """The metrics of the test split, by model, in the order of the seeds. This is the look."""
     out: dict[str, list[Table]] = {}
-    splits: dict[object, list[Utterance]] = {}
+    splits: dict[object, Iterable[Utterance]] = {}
     for task in tqdm(todo, "reads the test split", unit="run"):
         loaded = checkpoint.load_any(Path(task.options.out))
         judge = Judge(
@@ -53,7 +53,7 @@ def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
             tokenizer and tokenizer.read_bytes(),
         )
         if asked not in splits:  # composed once for all that read the same
-            splits[asked] = list(_corpus(task).held_out("test"))
+            splits[asked] = _corpus(task).held_out("test")
         out.setdefault(task.name, []).append(judge.table(splits[asked]))
     return out
 
@@ -62,6 +62,8 @@ def read_test(todo: Sequence[Task]) -> dict[str, list[Table]]:
 def about(todo: Sequence[Task]) -> dict[str, dict[str, Any]]:
     """By model: its choice, parameters, and milliseconds of a forward pass, all measured one after
     another in this process on the same batch of validation utterances."""
+    if todo[0].settings.optim.n_threads:
+        torch.set_num_threads(todo[0].settings.optim.n_threads)
     first = {task.name: task for task in reversed(todo)}
     batch: Any = None
     out: dict[str, dict[str, Any]] = {}

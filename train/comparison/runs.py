@@ -1,14 +1,16 @@
 """The runs of a comparison: one training for each model and seed, several side by side."""
 
 import contextlib
-import multiprocessing
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import config, training
+from runtime.errors import UsageError
+
+from .. import config, training, workers
 from ..config import Config
 from ..state import finished
 from .models import Entry
@@ -20,7 +22,7 @@ __all__ = ["Task", "settings_of", "tasks", "train_all", "trials"]
 @dataclass(frozen=True)
 class Task:
     """One training: where its checkpoint goes, its configuration, and how the trainer is called.
-    `choice`: the one of the protocol's choices that it follows."""
+    `choice`: the one of the protocol's choices that it follows; `trial`: it tells which is best."""
 
     name: str
     seed: int
@@ -28,6 +30,10 @@ class Task:
     teacher: Config | None
     options: training.Options
     choice: str | None = None
+    trial: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}" + (f", {self.choice}" if self.choice else "")
 
     @property
     def done(self) -> bool:
@@ -43,12 +49,21 @@ def settings_of(protocol: Protocol, switches: tuple[str, ...], seed: int) -> Con
 def trials(
     protocol: Protocol, entries: Mapping[str, Entry], out: Path, common: training.Options
 ) -> list[Task]:
-    """The runs of the first seed with each of the protocol's choices; none where it has none."""
-    return [
-        _task(protocol, name, entry, protocol.first_seed, choice, out, common)
-        for choice in protocol.choices
-        for name, entry in entries.items()
-    ]
+    """The runs of the first seed with each of the protocol's choices; none where it has none.
+
+    Raises UsageError where two choices come to the same for a model.
+    """
+    seed, found = protocol.first_seed, list[Task]()
+    for choice in protocol.choices:
+        for name, entry in entries.items():
+            task = replace(_task(protocol, name, entry, seed, choice, out, common), trial=True)
+            if any(name == other.name and task.settings == other.settings for other in found):
+                raise UsageError(
+                    f"{name}: the protocol's choice {choice!r} changes nothing; leave it out, or "
+                    "pass --no-choices"
+                )
+            found.append(task)
+    return found
 
 
 def tasks(
@@ -85,11 +100,8 @@ def _task(
     teacher = None
     if entry.teacher is not None:
         teacher = settings_of(protocol, (*added, *entry.teacher), seed)
-    options = training.Options(
-        data=common.data,
-        data_format=common.data_format,
-        cache=common.cache,
-        device=common.device,
+    options = replace(
+        common,
         out=str(folder),
         teacher_checkpoint=None if teacher is None else str(folder / "teacher"),
         no_test=True,
@@ -98,36 +110,45 @@ def _task(
     return Task(name, seed, settings, teacher, options, choice)
 
 
-def train_all(todo: list[Task], jobs: int) -> Iterator[tuple[Task, float]]:
-    """Train what is not finished, `jobs` at a time; yields each with its seconds when it ends."""
+def train_all(todo: list[Task], jobs: int) -> Iterator[tuple[Task, float | FloatingPointError]]:
+    """Train what is not finished, `jobs` at a time; yields each when it ends, with its seconds, or
+    with the error where its loss did not stay finite. Raises UsageError where a process was killed.
+    """
     waiting = [task for task in todo if not task.done]
     if jobs == 1:
         for task in waiting:
             yield task, _train(task)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    with workers.pool(jobs) as pool:
         futures = {pool.submit(_train, task): task for task in waiting}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise UsageError(
+                "a training was killed, perhaps for want of memory: try fewer --jobs. "
+                "The same command goes on"
+            ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            workers.stop()
             raise
 
 
-def _train(task: Task) -> float:
+def _train(task: Task) -> float | FloatingPointError:
     """Train one, its teacher first; what it prints goes into `train.log` of its folder."""
     started = time.monotonic()
     folder = Path(task.options.out)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "train.log").open("a", encoding="utf-8") as log, _quiet(log):
-        if task.teacher is not None:
-            out = folder / "teacher"
-            options = replace(task.options, out=str(out), teacher_checkpoint=None)
-            if not finished(out, task.teacher, options.inputs()):
-                training.train(task.teacher, options)
-        training.train(task.settings, task.options)
+        try:
+            if task.teacher is not None:
+                out = folder / "teacher"
+                options = replace(task.options, out=str(out), teacher_checkpoint=None)
+                if not finished(out, task.teacher, options.inputs()):
+                    training.train(task.teacher, options)
+            training.train(task.settings, task.options)
+        except FloatingPointError as error:
+            return error
     return time.monotonic() - started
 
 

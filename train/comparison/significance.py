@@ -54,6 +54,6 @@ def _pair(reference: Sequence[float], own: Sequence[float]) -> Difference:
         return Difference(mean, nan, nan, nan, nan, n)
     deviation = float(gap.std(ddof=1))
     if deviation == 0.0:  # the same in every seed: a test has nothing to say of chance
-        return Difference(mean, 0.0, 1.0 if mean == 0.0 else 0.0, nan, nan, n)
+        return Difference(mean, 0.0, 1.0 if mean == 0.0 else nan, nan, nan, n)
     p = float(stats.ttest_rel(own, reference).pvalue)
     return Difference(mean, deviation / n**0.5, p, nan, mean / deviation, n)

@@ -21,6 +21,11 @@ Rows = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
 ERRORS = ("mae", "ece", "ks")  # of which less is better
 _PLAIN = (*ERRORS, "corr")
 _WHOLE = "+".join(MODALITIES)
+# What is said of choices, elsewhere and under results on validation data.
+_CHOSEN = (
+    " Chosen: on validation data, with the first seed.",
+    " Chosen: on these data, with the first seed, whose values flatter therefore.",
+)
 
 
 def score(table: Mapping[str, Mapping[str, float]], protocol: Protocol) -> float:
@@ -107,7 +112,7 @@ def markdown(
         cells = [
             titles[name],
             _pm(row["mean"], row["std"], scale),
-            f"{scale * whole['mean']:.{_digits(scale)}f}" if whole else "",
+            _pm(whole["mean"] if whole else None, None, scale),
             "" if gap is None else _pm(gap["mean"], gap["error"], scale, sign="+"),
             *("" if gap is None else _number(gap[k], ".3f") for k in ("p", "p_holm")),
             "" if gap is None else _number(gap["effect"], "+.2f"),
@@ -121,7 +126,7 @@ def markdown(
         "Deviation over seeds; differences by seed, with their standard error; two-sided paired "
         "t-test, and the same after Holm's correction over all rows; effect: Cohen's d of the "
         f"pairs; ms: {found[reference]['ms_of']}."
-        + (" Chosen: on validation data of the first seed." if chosen else "")
+        + (_CHOSEN[split == "valid"] if chosen else "")
         + (" Of this metric, less is better." if protocol.metric in ERRORS else ""),
         "",
         *_by_subset(found, titles, protocol),
@@ -143,16 +148,18 @@ def _by_subset(
     scale = shown_scale(protocol.metric)
     lines = ["| Given | " + " | ".join(given) + " |", "| --- " * (len(given) + 1) + "|"]
     for name, row in found.items():
-        values = (scale * row["subsets"][s][protocol.metric]["mean"] for s in given)
-        cells = (f"{value:.{_digits(scale)}f}" for value in values)
+        means = (row["subsets"][s][protocol.metric]["mean"] for s in given)
+        cells = (_pm(mean, None, scale) for mean in means)
         lines.append(f"| {titles[name]} | " + " | ".join(cells) + " |")
     return lines
 
 
-def _pm(mean: float, spread: float | None, scale: float, sign: str = "") -> str:
+def _pm(mean: float | None, spread: float | None, scale: float, sign: str = "") -> str:
+    if mean is None or math.isnan(mean):
+        return ""
     digits = _digits(scale)
     text = f"{scale * mean:{sign}.{digits}f}"
-    return text if spread is None else f"{text} ± {scale * spread:.{digits}f}"
+    return text if spread is None or math.isnan(spread) else f"{text} ± {scale * spread:.{digits}f}"
 
 
 def _digits(scale: float) -> int:

@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from runtime.features.spec import SPEC
 from runtime.features.vision import VisionFeatures
 from runtime.store import models
 
+from .. import workers
 from .corpora import DataError
 
 __all__ = ["MARGIN", "Crops", "cached", "centre", "content_key", "find_faces"]
@@ -93,8 +92,7 @@ def centre(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _look(pictures: Sequence[Path]) -> Arrays:
-    # Spawned, not forked: the parent may hold threads of torch.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with workers.pool() as pool:
         results = pool.map(_face, pictures, chunksize=16)
         found = list(tqdm(results, desc="faces", total=len(pictures), unit="picture"))
     side = round(SPEC.appearance_size * (1 + 2 * MARGIN))

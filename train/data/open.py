@@ -6,6 +6,7 @@ from pathlib import Path
 from runtime.errors import UsageError
 
 from ..config import Config
+from ..prepare import Features as Recorded
 from ..prepare import prepare
 from . import corpora
 from .commands import COMMANDS, commands
@@ -20,7 +21,7 @@ from .shards import Shards
 from .ur_funny import ur_funny
 from .utterance import Corpus
 
-__all__ = ["FORMATS", "VECTORS", "classes", "compose", "fit", "open_corpus"]
+__all__ = ["FORMATS", "VECTORS", "classes", "compose", "fit", "open_corpus", "recorded"]
 
 FORMATS = ("corpora", "mmsa", "mult", "dialogues", "ur-funny", "shards")
 VECTORS = ("mult", "dialogues", "ur-funny")  # formats whose words are vectors, never word pieces
@@ -62,13 +63,19 @@ def _features(data: Path, data_format: str, settings: Config) -> Features:
     return read(data, seed=seed)
 
 
-def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Composer:
-    """The corpora that `settings.data.corpora` names, composed. Raises DmdLiveError."""
+def recorded(data: Path, settings: Config, cache: Path) -> Recorded:
+    """Features of the recordings of those corpora, from the cache or extracted now. Raises
+    DmdLiveError."""
     names = settings.data.corpora.split()
     if unknown := set(names) - {*corpora.CORPORA, PROTOTYPES, COMMANDS}:
         known = ", ".join((*corpora.CORPORA, PROTOTYPES, COMMANDS))
         raise UsageError(f"data.corpora: no corpus {', '.join(unknown)}; known corpora: {known}")
-    features = prepare(data, cache, names, embeddings=settings.data.unheard_share < 1.0)
+    return prepare(data, cache, names, embeddings=settings.data.unheard_share < 1.0)
+
+
+def compose(data: Path, settings: Config, tokenizer: Path, cache: Path) -> Composer:
+    """The corpora that `settings.data.corpora` names, composed. Raises DmdLiveError."""
+    features, names = recorded(data, settings, cache), settings.data.corpora.split()
     if PROTOTYPES in names:  # they are tested on only where there are no photographs
         made_up = [(r, row) for r, row in prototypes() if r.split == "train" or not features.faces]
         features = replace(features, faces=[*features.faces, *made_up])
