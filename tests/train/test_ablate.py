@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.errors import UsageError
 from train import ablate, report
 from train.comparison.models import ABLATIONS, EDGE_RULES
 from train.comparison.runs import settings_of
@@ -55,19 +56,25 @@ def test_all_ablations_and_the_table(
     assert path.stat().st_mtime_ns == changed
 
 
-def test_a_distilled_encoder_is_the_method_s_and_has_an_ablation(root: Path) -> None:
+def test_a_distilled_encoder_is_the_method_s_and_has_an_ablation(
+    root: Path, tmp_path: Path
+) -> None:
     protocol = str(root / "configs" / "protocol.toml")
     config = str(root / "configs" / "ablation.toml")
     plain = ablate.Options(data="x", protocol=protocol, config=config)
     assert ablate.entries(plain) == ABLATIONS
-    given = ablate.Options(data="x", protocol=protocol, config=config, distilled="runs/language")
+    language = str(tmp_path)
+    given = ablate.Options(data="x", protocol=protocol, config=config, distilled=language)
+    with pytest.raises(UsageError, match="no language encoder is there"):
+        ablate.entries(given)
+    (tmp_path / "config.json").touch()
     found = ablate.entries(given)
     assert [*found] == [*ABLATIONS, "language"]
     rules = ablate.command.rules_of(ablate.with_language(given))
     for name, entry in found.items():
         model = settings_of(rules, entry.options, 1).model
         own = name == "language"
-        assert model.language == ("all-minilm-l6-v2" if own else "runs/language")
+        assert model.language == ("all-minilm-l6-v2" if own else language)
         assert model.language_layers == (1 if own else 0)
 
 
