@@ -70,7 +70,7 @@ def test_a_distilled_encoder_is_the_method_s_and_has_an_ablation(
     (tmp_path / "config.json").touch()
     found = ablate.entries(given)
     assert [*found] == [*ABLATIONS, "language"]
-    rules = ablate.command.rules_of(ablate.with_language(given))
+    rules = ablate.command.protocol_of(ablate.with_language(given))
     for name, entry in found.items():
         model = settings_of(rules, entry.options, 1).model
         own = name == "language"
