@@ -32,7 +32,7 @@ def arguments(data: Path, settings: Settings, out: Path, root: Path) -> list[obj
 def test_all_ablations_and_the_table(
     data: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    names = ["dmd", "undecoupled", "mult"]
+    names = ["dmd", "mult"]
     monkeypatch.setattr(ablate, "ABLATIONS", {name: ABLATIONS[name] for name in names})
     given = [*arguments(data, settings, tmp_path, root), "--seeds", "1"]
     assert call(monkeypatch, *given) == 0
