@@ -140,8 +140,8 @@ def _of_run(run: Path, name: str, title: str) -> list[tuple[str, str]]:
         made.append(attention_of(info, found, 0))
     out = []
     for anchor, html in made:
-        note = f"<p>Of {title}, {run.name}:</p>"
-        out.append((f"{anchor}-{name}", note + html.replace(anchor, f"{anchor}-{name}", 1)))
+        html = html.replace("</h2>", f"</h2><p>Of {title}, {run.name}.</p>", 1)
+        out.append((f"{anchor}-{name}", html.replace(anchor, f"{anchor}-{name}", 1)))
     return out
 
 
