@@ -175,10 +175,13 @@ def test_moonshine_keeps_its_memory(moonshine: SpeechToText, beckett: Float) -> 
     moonshine.transcribe(beckett, 0.0)
     for n in range(32_000, 35_000, 300):  # what stays of the first ones is no leak
         moonshine.transcribe(beckett[:n], 0.0)
-    before = resident_mb()
-    for n in range(32_000, 35_000, 100):
-        moonshine.transcribe(beckett[:n], 0.0)
-    assert resident_mb() - before < 10
+    grown = []
+    for more in (100, 200):  # what leaks does so each time; what else lives here may grow once
+        before = resident_mb()
+        for n in range(32_000 + more, 35_000, 300):
+            moonshine.transcribe(beckett[:n], 0.0)
+        grown.append(resident_mb() - before)
+    assert min(grown) < 5
 
 
 def test_moonshine_is_quiet_and_needs_no_sound_library(root: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from runtime.errors import UsageError
 from train import ablate, report
+from train.comparison import pictures
 from train.comparison.models import ABLATIONS, EDGE_RULES
 from train.comparison.runs import settings_of
 from train.loop import SUBSETS
@@ -83,6 +84,9 @@ def test_rules_of_edges_are_judged_on_validation_data(
 ) -> None:
     names = ["fixed", "dmd", "together"]
     monkeypatch.setattr(ablate, "EDGE_RULES", {name: EDGE_RULES[name] for name in names})
+    for drawn in ("features", "attention"):  # as in test_compare.py
+        nothing = drawn, f'<section id="{drawn}"></section>'
+        monkeypatch.setattr(pictures, f"{drawn}_of", lambda *_, nothing=nothing: nothing)
     given = [*arguments(data, settings, tmp_path, root), "--seeds", "1", "--edges"]
     assert call(monkeypatch, *given) == 0
     info = json.loads((tmp_path / "together" / "seed-1" / "checkpoint.json").read_text())
