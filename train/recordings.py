@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import cache
@@ -110,16 +109,9 @@ def _pool(
     """Work in processes; returns what is left when one of them died."""
     done: set[str] = set()
     try:
-        with workers.pool(n_workers) as pool:
-            futures = {pool.submit(_do, task): task for task in todo}
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    done.add(futures[future][1])
-                    progress.update()
-            except BaseException:
-                workers.stop()
-                raise
+        for task, _ in workers.each(_do, todo, n_workers):
+            done.add(task[1])
+            progress.update()
     except BrokenProcessPool:
         return [task for task in todo if task[1] not in done]
     return []

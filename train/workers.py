@@ -4,9 +4,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
 
-__all__ = ["pool", "stop"]
+__all__ = ["each", "pool"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def pool(n: int | None = None) -> ProcessPoolExecutor:
@@ -19,10 +24,23 @@ def pool(n: int | None = None) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(n or os.cpu_count(), spawn, initializer=_end_with_parent)
 
 
-def stop() -> None:
-    """End all processes of all pools now, with what they are doing."""
-    for worker in multiprocessing.active_children():
-        worker.terminate()
+def each(
+    do: Callable[[Task], Result], tasks: Iterable[Task], n: int
+) -> Iterator[tuple[Task, Result]]:
+    """Do every task, `n` at a time; yields each with its result when it ends.
+
+    When one fails, or nobody wants the rest, the processes end at once. Raises what a task raises,
+    and BrokenProcessPool where a process was killed.
+    """
+    with pool(n) as started:
+        futures = {started.submit(do, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def _end_with_parent() -> None:

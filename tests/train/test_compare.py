@@ -234,7 +234,7 @@ def test_a_comparison_from_nothing_to_one_look(
     out = tmp_path / "out"
     quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
     given = ["train.compare", "--data", data, "--cache", data / "cache", "--out", out, "--set",
-               quick, "--protocol", rules, "--models", "dmd,corrkd"]  # fmt: skip
+             quick, "--protocol", rules, "--models", "dmd,corrkd"]  # fmt: skip
 
     def run(*more: str) -> int:
         monkeypatch.setattr(sys, "argv", [*map(str, given), *more])

@@ -103,7 +103,7 @@ def _run(options: Shared, entries: Mapping[str, Entry]) -> None:
     )
     trials = runs.trials(rules, entries, out, common)
     todo = trials or runs.tasks(rules, entries, out, common, {})  # a wrong option is told here
-    if options.data_format == "corpora":
+    if options.data_format == "corpora" and not all(task.done for task in todo):
         _extract(todo[0])
     protocol.fix(out, rules)
     if trials:

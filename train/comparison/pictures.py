@@ -14,7 +14,7 @@ from ..plots import Plot, Theme
 from ..sections import attention_of, edges_of, features_of
 from .models import EDGE_RULES
 from .protocol import Protocol
-from .table import ERRORS, shown_scale
+from .table import ERRORS, common_subsets, shown_scale
 
 __all__ = ["bars", "document"]
 
@@ -97,11 +97,7 @@ def _subsets(
     found: Found, titles: Mapping[str, str], protocol: Protocol, split: str
 ) -> tuple[str, str]:
     """Figure 10: the table, by subset of modalities."""
-    subsets = [
-        s
-        for s in next(iter(found.values()))["subsets"]
-        if all(protocol.metric in row["subsets"].get(s, {}) for row in found.values())
-    ]
+    subsets = common_subsets(found, protocol)
     scale = shown_scale(protocol.metric)
     numbers = [[row["mean"], *(row["subsets"][s][protocol.metric]["mean"] for s in subsets)]
                for row in found.values()]  # fmt: skip

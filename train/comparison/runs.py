@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,19 +118,13 @@ def train_all(todo: list[Task], jobs: int) -> Iterator[tuple[Task, float | Float
         for task in waiting:
             yield task, _train(task)
         return
-    with workers.pool(jobs) as pool:
-        futures = {pool.submit(_train, task): task for task in waiting}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise UsageError(
-                "a training was killed, perhaps for want of memory: try fewer --jobs. "
-                "The same command goes on"
-            ) from error
-        except BaseException:
-            workers.stop()
-            raise
+    try:
+        yield from workers.each(_train, waiting, jobs)
+    except BrokenProcessPool as error:
+        raise UsageError(
+            "a training was killed, perhaps for want of memory: try fewer --jobs. "
+            "The same command goes on"
+        ) from error
 
 
 def _train(task: Task) -> float | FloatingPointError:

@@ -14,7 +14,7 @@ from ..loop import SUBSETS
 from .protocol import Protocol
 from .significance import compare
 
-__all__ = ["ERRORS", "Rows", "markdown", "result", "score", "shown_scale"]
+__all__ = ["ERRORS", "Rows", "common_subsets", "markdown", "result", "score", "shown_scale"]
 
 # model -> seed -> metrics by subset such as text+vision, then by name
 Rows = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
@@ -134,17 +134,20 @@ def markdown(
     return "\n".join(lines)
 
 
+def common_subsets(found: Mapping[str, Mapping[str, Any]], protocol: Protocol) -> list[str]:
+    """The subsets of which all models have the protocol's metric."""
+    return [
+        subset
+        for subset in next(iter(found.values()))["subsets"]
+        if all(protocol.metric in row["subsets"].get(subset, {}) for row in found.values())
+    ]
+
+
 def _by_subset(
     found: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], protocol: Protocol
 ) -> list[str]:
     """The means of every subset that all models have."""
-    given = [
-        "+".join(subset)
-        for subset in SUBSETS
-        if all(
-            protocol.metric in row["subsets"].get("+".join(subset), {}) for row in found.values()
-        )
-    ]
+    given = common_subsets(found, protocol)
     scale = shown_scale(protocol.metric)
     lines = ["| Given | " + " | ".join(given) + " |", "| --- " * (len(given) + 1) + "|"]
     for name, row in found.items():
