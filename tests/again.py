@@ -1,13 +1,15 @@
-"""Networks that give for an input what they gave for it before.
+"""Networks that give for an input what they gave for it before, and are loaded once.
 
 Most tests show the same clip to the same networks: two thirds of a worker's time went into numbers
-that it already had. The first time, every network runs.
+that it already had, and a fourth of the rest into loading. The first time, every network runs.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -61,7 +63,8 @@ class Voice(VoiceActivity):
 
 
 def remember(patch: pytest.MonkeyPatch) -> None:
-    """Let the voice detector, the face networks and Moonshine answer from memory."""
+    """Let the voice detector, the face networks and Moonshine answer from memory; ONNX graphs are
+    loaded once for the same options."""
 
     class Remembering(Network):
         def __init__(self, content: bytes) -> None:
@@ -84,6 +87,14 @@ def remember(patch: pytest.MonkeyPatch) -> None:
         (tokens, score), self.embedding = _answer(key, make)
         return list(tokens), score
 
+    load = onnxruntime.InferenceSession
+
+    def loaded(model: Path | bytes, options: Any, providers: list[Any], **more: Any) -> Any:
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        key = hash(content), options.intra_op_num_threads, str(providers), str(more)
+        return _answer(key, lambda: load(model, options, providers=providers, **more))
+
+    patch.setattr(onnxruntime, "InferenceSession", loaded)
     patch.setattr(recognizer, "VoiceActivity", Voice)
     patch.setattr(vision, "Network", Remembering)
     patch.setattr(Moonshine, "_decode", remembering)
