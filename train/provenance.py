@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["commit", "inputs", "write_json"]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write readable JSON under a temporary name, then rename."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

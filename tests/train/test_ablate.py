@@ -8,7 +8,6 @@ import pytest
 
 from runtime.errors import UsageError
 from train import ablate, report
-from train.comparison import pictures
 from train.comparison.models import ABLATIONS, EDGE_RULES
 from train.comparison.runs import settings_of
 from train.loop import SUBSETS
@@ -82,11 +81,8 @@ def test_a_distilled_encoder_is_the_method_s_and_has_an_ablation(
 def test_rules_of_edges_are_judged_on_validation_data(
     data: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    names = ["fixed", "dmd", "together"]
+    names = ["fixed", "published", "together"]
     monkeypatch.setattr(ablate, "EDGE_RULES", {name: EDGE_RULES[name] for name in names})
-    for drawn in ("features", "attention"):  # as in test_compare.py
-        nothing = drawn, f'<section id="{drawn}"></section>'
-        monkeypatch.setattr(pictures, f"{drawn}_of", lambda *_, nothing=nothing: nothing)
     given = [*arguments(data, settings, tmp_path, root), "--seeds", "1", "--edges"]
     assert call(monkeypatch, *given) == 0
     info = json.loads((tmp_path / "together" / "seed-1" / "checkpoint.json").read_text())
@@ -95,6 +91,6 @@ def test_rules_of_edges_are_judged_on_validation_data(
     assert report.write(report.Options(run=str(tmp_path / "together" / "seed-1"))).exists()
     assert "| Against fixed edges (conventional) ± error |" in (tmp_path / "valid.md").read_text()
     html = (tmp_path / "valid.html").read_text()
-    for anchor in ("distillation", "edges-dmd", "attention-dmd", "edges-together"):
+    for anchor in ("distillation", "edges-published", "edges-together"):
         assert f'id="{anchor}"' in html
     assert 'id="edges-fixed"' not in html

@@ -19,7 +19,7 @@ from .table import ERRORS, common_subsets, shown_scale
 __all__ = ["bars", "document"]
 
 Found = Mapping[str, Mapping[str, Any]]
-_DISTILLING = ("undistilled", *EDGE_RULES)
+_DISTILLING = ("undistilled", *EDGE_RULES, "dmd")
 _SPACES = ("dmd", "undecoupled")
 
 
@@ -33,7 +33,7 @@ def document(
     """The whole page. Pictures of a run are of the first seed, whose folders `runs` names: both
     spaces of the DMD and of the model without decoupling, edges of every rule that learns them,
     attention of the DMD."""
-    parts = [_alone(found, titles, protocol, split)]
+    parts = [_alone(found, titles, protocol, split)] if "dmd" in found else []
     if sum(name in found for name in _DISTILLING) > 1:
         parts.append(_distilling(found, titles, protocol, split))
     parts.append(_subsets(found, titles, protocol, split))
@@ -130,7 +130,7 @@ def _of_run(run: Path, name: str, title: str) -> list[tuple[str, str]]:
     made = []
     if name in _SPACES:
         made.append(features_of(found.arrays, info["emotions"]))
-    if name in EDGE_RULES and name != "fixed":
+    if name == "dmd" or (name in EDGE_RULES and name != "fixed"):
         made.append(edges_of(found.arrays))
     if name == "dmd":
         made.append(attention_of(info, found, 0))

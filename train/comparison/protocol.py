@@ -142,17 +142,12 @@ class Reads:
         self.all.append(
             {**this, "at": _now(), "commit": commit(), "again": bool(self.all), "finished": False}
         )
-        self._write()
+        write_json(self.path, self.all)
 
     def finish(self) -> None:
         """The figures of this look are written."""
         self.all[-1]["finished"] = True
-        self._write()
-
-    def _write(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_json(self.path, self.all)
 
 
 @cache
