@@ -25,16 +25,14 @@ def _kind(name: str) -> tuple[str, ...]:
     return (f'model.kind="{name}"',)
 
 
-# The rule that does best on validation data (docs/measured.md, "Learned edges").
-_EDGES = ('loss.edge_rule="together"',)
 _WITHOUT_DISTILLATION = ("loss.homo_gd=false", "loss.hetero_gd=false")
 _WITHOUT_DECOUPLING = ("loss.decoupling=false", "model.decoupled=false")
 MODELS: dict[str, Entry] = {
-    "dmd": Entry("DMD", _EDGES),
+    "dmd": Entry("DMD"),
     "published": Entry("DMD, edges as published", ('loss.edge_rule="published"',)),
     "fixed": Entry("DMD, fixed edges (conventional)", ("loss.learned_edges=false",)),
     "undistilled": Entry("DMD, no distillation", _WITHOUT_DISTILLATION),
-    "undecoupled": Entry("DMD, no decoupling", (*_EDGES, *_WITHOUT_DECOUPLING)),
+    "undecoupled": Entry("DMD, no decoupling", _WITHOUT_DECOUPLING),
     "mult": Entry(
         "MulT", ("model.common_branch=false", *_WITHOUT_DECOUPLING, *_WITHOUT_DISTILLATION)
     ),
@@ -43,7 +41,7 @@ MODELS: dict[str, Entry] = {
     "corrkd": Entry(
         "CorrKD", _kind("corrkd"), teacher=(*_kind("corrkd"), "data.modality_dropout=0.0")
     ),
-    "dhmd": Entry("DHMD", (*_EDGES, "loss.lambda_dictionary=0.1")),
+    "dhmd": Entry("DHMD", ("loss.lambda_dictionary=0.1",)),
     "late": Entry("late fusion", _kind("late")),
     "text": Entry("text alone", _kind("text")),
     "audio": Entry("audio alone", _kind("audio")),
@@ -51,11 +49,11 @@ MODELS: dict[str, Entry] = {
 }
 ABLATIONS: dict[str, Entry] = {
     "dmd": MODELS["dmd"],
-    "no_homo": Entry("DMD, no HomoGD", (*_EDGES, "loss.homo_gd=false")),
-    "no_hetero": Entry("DMD, no HeteroGD", (*_EDGES, "loss.hetero_gd=false")),
+    "no_homo": Entry("DMD, no HomoGD", ("loss.homo_gd=false",)),
+    "no_hetero": Entry("DMD, no HeteroGD", ("loss.hetero_gd=false",)),
     "undistilled": MODELS["undistilled"],
     "undecoupled": MODELS["undecoupled"],
-    "no_margin": Entry("DMD, no margin loss", (*_EDGES, "loss.use_margin=false")),
+    "no_margin": Entry("DMD, no margin loss", ("loss.use_margin=false",)),
     "fixed": MODELS["fixed"],
     "mult": Entry("DMD, crossmodal branch alone (MulT)", MODELS["mult"].options),
 }
