@@ -133,7 +133,7 @@ def _headline(bundle: Path, found: Path) -> str:
             f"{_percent(mosei['acc2_nonzero'])} %; {mosei['corr']:.2f}",
             f"{evaluate}mosei`",
         ],
-        ["Model and face networks on disk", f"{_megabytes(bundle):.1f} MB", "`du -b`"],
+        ["Model and face networks on disk", f"{_megabytes(bundle):.1f} MB", "sizes of the files"],
     ]
     return _table(["What", "Measured", "Command"], rows)
 

@@ -23,7 +23,7 @@ class Options(command.Shared):
     """
 
     models: str = option(
-        "dmd,dhmd,mult,misa,pmr,corrkd,late,text,audio,vision,fixed,undistilled,undecoupled",
+        "dmd,published,fixed,undistilled,undecoupled,dhmd,mult,misa,pmr,corrkd,late,text,audio,vision",
         metavar="LIST",
         help=f"names with commas between, of {', '.join(MODELS)}",
     )

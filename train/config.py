@@ -106,9 +106,7 @@ class LossConfig:
     hetero_prior: str = "text>audio text>vision vision>audio"  # defaults are the published ones
     distil_by_divergence: bool = False  # of the emotions; false: L1 of all outputs, as published
     learned_edges: bool = True  # false: fixed strengths, conventional distillation
-    # How they are learned: `RULES` in train/models/gd_unit.py. The default does best on validation
-    # data (docs/measured.md); the paper's own is `published`.
-    edge_rule: str = "together"
+    edge_rule: str = "published"  # how they are learned: `RULES` in train/models/gd_unit.py
     edge_mixture: float = 1.0  # how right a mixture of teachers is, under rules that ask for it
     lambda_dictionary: float = 0.0  # DHMD's dictionary matching: train/models/dictionary.py
     dictionary_atoms: int = 256

@@ -24,7 +24,7 @@ __all__ = [
 # Ordered pairs (teacher i, student j) over text, audio, vision.
 EDGES = tuple((i, j) for i in range(3) for j in range(3) if i != j)
 _PRIOR_TEMPERATURE = 0.25
-# How edges are learned, each different from the published rule in one thing, the last in three:
+# How edges are learned:
 # published    the gradient reaches the edges through the distance that they weigh
 # detached     not through it; instead each student's mixture of its teachers, by their edges, has
 #              to be right (`mixture_error`): who is right teaches
@@ -68,13 +68,14 @@ class GraphDistillation(nn.Module):
     """Distils between the three modalities along learned directed edges.
 
     Each vertex is z_m = [W_logit l_m; W_repr r_m]; an edge's strength is W_edge [z_j; z_i],
-    normalised over the six edges by a softmax (eq. 5 to 7 of the paper). Edges that touch an
-    absent modality have strength 0. `favoured` names the (teacher, student) pairs of the published
-    code's prior, towards which the mean strengths are regularised. `rule` is one of `RULES`; under
-    all of them the strengths of a whole utterance sum to 2, so that they differ in where the
-    teaching goes and not in how much there is. With `learned` false the strengths are that prior:
-    conventional distillation. What an edge distils is the mean absolute difference of the outputs,
-    as published, or with `by_divergence` their `discrepancy`.
+    normalised over the six edges by a softmax (eq. 5 to 7 of the paper), or under some rules over
+    each student's two. Edges that touch an absent modality have strength 0. `favoured` names the
+    (teacher, student) pairs of the published code's prior, towards which the mean strengths are
+    regularised. `rule` is one of `RULES`; under all of them the strengths of a whole utterance sum
+    to 2, so that they differ in where the teaching goes and not in how much there is. Where a
+    modality is missing, learned edges may teach more than fixed ones. With `learned` false the
+    strengths are that prior: conventional distillation. What an edge distils is the mean absolute
+    difference of the outputs, as published, or with `by_divergence` their `discrepancy`.
     """
 
     prior: Tensor
