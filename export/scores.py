@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from runtime.schemas import EmotionEvent
 
@@ -29,6 +28,8 @@ def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, 
     uncertain, among the neutral ones, None without any; `confusion`: for each label (outer), how
     often each emotion was said.
     """
+    from sklearn import metrics as sk  # takes a second to load
+
     labels = [item.label for item in items]
     said = [item.event.emotion for item in items]
     occurring = [e for e in emotions if e in labels]

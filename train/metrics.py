@@ -1,13 +1,14 @@
-"""The field's metrics (Liang et al. protocol for sentiment; recall-based ones for emotion)."""
+"""The field's metrics (Liang et al. protocol for sentiment; recall-based ones for emotion).
+
+scikit-learn takes a second to load. The functions that need it import it, so that commands start
+sooner.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from sklearn import metrics as sk
 
 __all__ = [
     "bootstrap",
@@ -31,6 +32,8 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
     `uar`: unweighted average recall; it and `macro_f1` are means over the classes that occur.
     `ece`, `ks`: see below.
     """
+    from sklearn import metrics as sk
+
     predicted, occurring = probabilities.argmax(axis=1), np.unique(labels)
     macro = {"labels": occurring, "average": "macro", "zero_division": 0.0}
     return {
@@ -45,6 +48,8 @@ def emotion_metrics(probabilities: Array, labels: Array) -> dict[str, float]:
 
 def one_against_rest(predicted: Array, labels: Array) -> dict[str, float]:
     """`predicted`, `labels` (n,) bool: whether it is the class or not."""
+    from sklearn import metrics as sk
+
     return {
         "accuracy": float(sk.accuracy_score(labels, predicted)),
         "weighted_f1": float(sk.f1_score(labels, predicted, average="weighted")),
@@ -59,6 +64,8 @@ def sentiment_metrics(predicted: Array, labels: Array) -> dict[str, float]:
     Acc-2 and weighted F1 come in both protocols: `nonzero` drops label 0 and compares > 0,
     `haszero` compares negative with non-negative. NaN where a value is undefined.
     """
+    from sklearn import metrics as sk
+
     kept = labels != 0
     out = {
         "mae": float(np.abs(predicted - labels).mean()),
@@ -83,6 +90,8 @@ def sims_metrics(predicted: Array, labels: Array) -> dict[str, float]:
     `acc2`, `acc3`, `acc5` compare classes whose upper bounds belong to them: up to 0; up to -0.1
     and 0.1; up to -0.7, -0.1, 0.1 and 0.7. `f1` is the weighted one of `acc2`.
     """
+    from sklearn import metrics as sk
+
     predicted, labels = np.clip(predicted, -1.0, 1.0), np.clip(labels, -1.0, 1.0)
     out = {
         "mae": float(np.abs(predicted - labels).mean()),
@@ -176,6 +185,9 @@ def fit_temperature(logits: Array, labels: Array, weight: Array | None = None) -
     counts. What labels are not equally common is added to the logits, as where they are used.
     Guo et al. 2017, section 4.2.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     counts = np.ones(len(labels)) if weight is None else np.asarray(weight, np.float64)
     share = np.bincount(labels, counts, minlength=logits.shape[1]) / counts.sum()
     log_prior = np.log(np.maximum(share, 1e-3))

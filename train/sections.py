@@ -8,8 +8,6 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from runtime.features.spec import MODALITIES, SPEC
 
@@ -162,6 +160,8 @@ def _subsets(info: dict[str, Any]) -> Section:
 
 
 def _confusion(probabilities: Array, labels: Array, names: Sequence[str]) -> Section:
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(names)))
     caption = (
         "Rows are true emotions, columns predictions, numbers count utterances: a dark diagonal "
@@ -183,6 +183,8 @@ def _reliability(probabilities: Array, labels: Array) -> Section:
 
 
 def _classes(probabilities: Array, labels: Array, names: Sequence[str]) -> Section:
+    from sklearn.metrics import precision_recall_fscore_support
+
     columns = precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=range(len(names)), zero_division=0.0
     )
@@ -243,6 +245,8 @@ def features_of(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
 def _tsne(rows: Array) -> Array:
     """(n, d) -> (n, 2), the same for the same rows."""
     perplexity = min(30.0, (len(rows) - 1) / 3)
+    from sklearn.manifold import TSNE
+
     tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0)
     return np.asarray(tsne.fit_transform(rows.astype(np.float64)))
 

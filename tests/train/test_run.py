@@ -322,10 +322,10 @@ def test_two_processes_descend_as_one(
              "optim.epochs=2")  # fmt: skip
     changed = (*settings, *still)
     cache = data / "cache"
-    alone = run.Options(data=str(data), out=str(tmp_path / "one"), cache=str(cache))
+    alone = run.Options(data=str(data), out=str(tmp_path / "one"), cache=str(cache), no_test=True)
     run.train(config.load(root / "configs" / "quick.toml", changed), alone)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "-m", "train.run", "--data", data, "--cache", cache, "--out",
+    command = [*launch, "-m", "train.run", "--data", data, "--cache", cache, "--no-test", "--out",
                tmp_path / "two", "--set", ";".join(changed)]  # fmt: skip
     process = _started(root, command)
     until = time.monotonic() + 120.0

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 __all__ = ["Difference", "compare", "holm"]
 
@@ -55,5 +54,7 @@ def _pair(reference: Sequence[float], own: Sequence[float]) -> Difference:
     deviation = float(gap.std(ddof=1))
     if deviation == 0.0:  # the same in every seed: a test has nothing to say of chance
         return Difference(mean, 0.0, 1.0 if mean == 0.0 else nan, nan, nan, n)
+    from scipy import stats  # takes half a second to load
+
     p = float(stats.ttest_rel(own, reference).pvalue)
     return Difference(mean, deviation / n**0.5, p, nan, mean / deviation, n)
