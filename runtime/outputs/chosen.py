@@ -133,7 +133,7 @@ def chosen(options: OutputOptions, *, early: bool) -> Chosen:
     return Chosen(
         outlets=[Outlet(carrier, early=early) for carrier in carriers],
         web=_web(options),
-        zenoh=_zenoh(options),
+        zenoh=_zenoh(options, early=early),
     )
 
 
@@ -148,7 +148,7 @@ def _web(options: OutputOptions) -> "WebServer | None":
     return WebServer(options.web, token=token, token_file=file, picture=options.web_picture)
 
 
-def _zenoh(options: OutputOptions) -> "ZenohSink | None":
+def _zenoh(options: OutputOptions, *, early: bool) -> "ZenohSink | None":
     if options.zenoh is None:
         if options.zenoh_config is not None:
             raise UsageError("--zenoh-config belongs to --zenoh KEY")
@@ -156,7 +156,7 @@ def _zenoh(options: OutputOptions) -> "ZenohSink | None":
     from .zenoh_sink import ZenohSink
 
     config = None if options.zenoh_config is None else Path(options.zenoh_config)
-    return ZenohSink(options.zenoh, config)
+    return ZenohSink(options.zenoh, config, early=early)
 
 
 def _mqtt(options: OutputOptions, url: str) -> Mqtt:

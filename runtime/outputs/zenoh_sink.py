@@ -23,6 +23,7 @@ _LOOPBACK = (
 
 class ZenohSink:
     """A sink: every event as JSON on `KEY/events`; `KEY/latest` answers queries with the newest.
+    Early estimates are left out unless `early`.
 
     What is put on `KEY/command` is a command for the stream. Without `config`, a file of Zenoh's
     own, the session is a peer at `ENDPOINT`, which other machines cannot reach. Entering raises
@@ -30,8 +31,8 @@ class ZenohSink:
     wrong.
     """
 
-    def __init__(self, key: str, config: Path | None = None) -> None:
-        self._key, self._config = key, config
+    def __init__(self, key: str, config: Path | None = None, *, early: bool = True) -> None:
+        self._key, self._config, self._early = key, config, early
         self._commands = Commands(f"zenoh {key}")
         self._latest: str | None = None
         self._publisher: Any = None
@@ -46,7 +47,7 @@ class ZenohSink:
             import zenoh
         except ImportError:
             raise UsageError(
-                "--zenoh needs the package eclipse-zenoh: pip install 'dmd-live[zenoh]'"
+                "--zenoh needs the package eclipse-zenoh: pip install eclipse-zenoh"
             ) from None
         _check(zenoh, self._key)
         config = self._configured(zenoh)
@@ -73,8 +74,9 @@ class ZenohSink:
 
     def emit(self, event: EmotionEvent) -> None:
         """Publish an event."""
-        self._latest = event.to_json()
-        self._publisher.put(self._latest)
+        if self._early or event.type == "final":
+            self._latest = event.to_json()
+            self._publisher.put(self._latest)
 
     def _configured(self, zenoh: Any) -> Any:
         if self._config is None:

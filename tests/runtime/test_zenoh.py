@@ -14,6 +14,7 @@ import pytest
 
 from runtime import EmotionStream
 from runtime.errors import UsageError
+from runtime.outputs.chosen import OutputOptions, chosen
 from runtime.outputs.zenoh_sink import ENDPOINT, ZenohSink
 
 pytestmark = pytest.mark.usefixtures("remembering")
@@ -72,6 +73,20 @@ def test_another_session_gets_every_event_and_the_newest(
         soon(lambda: len(got) == len(events))
         assert [json.loads(line) for line in got] == [event.to_dict() for event in events]
         assert asked(session, "robot/head/latest") == [events[-1].to_json()]
+
+
+def test_early_estimates_are_left_out_unless_asked_for(clip: Path) -> None:
+    with EmotionStream(file=clip, provisional=True) as stream:
+        early, *_, final = list(stream)
+    assert (early.type, final.type) == ("provisional", "final")
+    for asked_for in (False, True):
+        sink = chosen(OutputOptions(zenoh="robot/head"), early=asked_for).zenoh
+        assert sink is not None
+        with sink:
+            sink.emit(early)
+            assert sink._latest == (early.to_json() if asked_for else None)
+            sink.emit(final)
+            assert sink._latest == final.to_json()
 
 
 def test_commands(endpoint: str, listening: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -171,5 +186,5 @@ def test_a_missing_package_is_one_line(root: Path, tmp_path: Path) -> None:
     )
     assert (out.returncode, out.stdout) == (2, "")
     assert out.stderr == (
-        "dmd-live: --zenoh needs the package eclipse-zenoh: pip install 'dmd-live[zenoh]'\n"
+        "dmd-live: --zenoh needs the package eclipse-zenoh: pip install eclipse-zenoh\n"
     )
