@@ -303,6 +303,8 @@ def test_at_most_32_listen(web: WebServer) -> None:
             await asyncio.sleep(0.1)
             async with session.ws_connect(web.url + "events"):
                 pass
+            for socket in sockets:  # else a transport may outlive its loop
+                await socket.close()
             return refused.value.status
 
     assert run(many) == 503
