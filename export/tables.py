@@ -133,7 +133,11 @@ def _headline(bundle: Path, found: Path) -> str:
             f"{_percent(mosei['acc2_nonzero'])} %; {mosei['corr']:.2f}",
             f"{evaluate}mosei`",
         ],
-        ["Model and face networks on disk", f"{_megabytes(bundle):.1f} MB", "sizes of the files"],
+        [
+            "Model and face networks on disk",
+            f"{_megabytes(bundle):.1f} MB",
+            "`wc -c runtime/default_bundle/* runtime/assets/*`",
+        ],
     ]
     return _table(["What", "Measured", "Command"], rows)
 

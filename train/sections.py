@@ -244,9 +244,9 @@ def features_of(arrays: dict[str, Array], emotions: Sequence[str]) -> Section:
 
 def _tsne(rows: Array) -> Array:
     """(n, d) -> (n, 2), the same for the same rows."""
-    perplexity = min(30.0, (len(rows) - 1) / 3)
     from sklearn.manifold import TSNE
 
+    perplexity = min(30.0, (len(rows) - 1) / 3)
     tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0)
     return np.asarray(tsne.fit_transform(rows.astype(np.float64)))
 

@@ -348,7 +348,7 @@ def test_a_port_in_use_and_no_aiohttp(
     with pytest.raises(UsageError, match=f"port {web.port} .* in use.* or 0 for any"):
         second.__enter__()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install 'aiohttp"):
+    with pytest.raises(UsageError, match=r"run: pip install aiohttp$"):
         WebServer("0")
 
 

@@ -75,12 +75,13 @@ def test_another_session_gets_every_event_and_the_newest(
         assert asked(session, "robot/head/latest") == [events[-1].to_json()]
 
 
-def test_early_estimates_are_left_out_unless_asked_for(clip: Path) -> None:
+def test_early_estimates_are_left_out_unless_asked_for(clip: Path, listening: Path) -> None:
     with EmotionStream(file=clip, provisional=True) as stream:
         early, *_, final = list(stream)
     assert (early.type, final.type) == ("provisional", "final")
     for asked_for in (False, True):
-        sink = chosen(OutputOptions(zenoh="robot/head"), early=asked_for).zenoh
+        options = OutputOptions(zenoh="robot/head", zenoh_config=str(listening))
+        sink = chosen(options, early=asked_for).zenoh
         assert sink is not None
         with sink:
             sink.emit(early)

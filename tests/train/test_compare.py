@@ -229,7 +229,7 @@ def test_a_comparison_from_nothing_to_one_look(
     capsys: pytest.CaptureFixture[str], root: Path,
 ) -> None:  # fmt: skip
     rules = tmp_path / "protocol.toml"
-    choices = 'choices = ["optim.learning_rate=2e-3"]'
+    choices = 'choices = ["optim.learning_rate=1e-3", "optim.learning_rate=1e-9"]'
     rules.write_text(f'config = "{root / "configs" / "quick.toml"}"\nseeds = 2\n{choices}\n')
     out = tmp_path / "out"
     quick = ";".join((*settings, "optim.epochs=1", "optim.n_threads=1"))
@@ -246,13 +246,19 @@ def test_a_comparison_from_nothing_to_one_look(
     assert run("--jobs", "2") == 0
     assert not (out / "test-reads.json").exists()
     said = capsys.readouterr().out
-    assert "2 runs, 2 of them finished" in said  # every choice, by the first seed
+    assert "4 runs, 4 of them finished" in said  # every choice, by the first seed
     assert "4 runs, 2 of them finished" in said
     valid = json.loads((out / "valid.json").read_text())["models"]
     assert list(valid) == ["dmd", "corrkd"]
     for name in valid:
-        assert valid[name]["choice"] == "optim.learning_rate=2e-3"
-        path = out / name / "choice-1" / "seed-2" / "checkpoint.json"
+        run_of = {}
+        for k in (1, 2):
+            path = out / name / f"choice-{k}" / "seed-1" / "checkpoint.json"
+            run_of[k] = score(json.loads(path.read_text())["metrics"]["valid"], RULES)
+        best = max(run_of, key=lambda k: run_of[k])
+        assert valid[name]["choice"] == f"optim.learning_rate={('1e-3', '1e-9')[best - 1]}"
+        assert not (out / name / f"choice-{3 - best}" / "seed-2").exists()
+        path = out / name / f"choice-{best}" / "seed-2" / "checkpoint.json"
         info = json.loads(path.read_text())
         assert list(info["metrics"]) == ["valid"]
         assert valid[name]["scores"][1] == pytest.approx(

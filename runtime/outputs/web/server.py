@@ -50,7 +50,7 @@ class WebServer:
         self._token = token_of(token, token_file, self._address)
         self._picture = picture
         if importlib.util.find_spec("aiohttp") is None:
-            raise UsageError("--web needs aiohttp; run: pip install 'aiohttp>=3.11'")
+            raise UsageError("--web needs aiohttp; run: pip install aiohttp")
         self._stream: Watched | None = None
         self._thread: threading.Thread | None = None
         self._hub: Any = None
