@@ -470,6 +470,25 @@ def test_a_strange_modality_shows_nothing_and_the_others_label_it(tokenizer_json
     assert (batch["emotion"][~alone] >= 0).all()
 
 
+def test_a_flat_voice_says_nothing_whatever_the_words(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    recording, versions = next(v for v in features.voices if v[0].emotion == NEUTRAL)
+    flat = np.full((30, SPEC.audio_dim), 3.0, np.float32)
+    voices = [*features.voices, (replace(recording, corpus="plain"), [(flat, no_embedding())])]
+    config = DataConfig(
+        rated_share=0.0, strange_share=1.0, flat_share=1.0, conflict_text=0.0, conflict_audio=1.0,
+        conflict_vision=0.0,
+    )  # fmt: skip
+    features = replace(features, voices=voices)
+    composer = Composer(texts, features, tokenizer_json, config, seed=5)
+    found = [composer.training(0, k) for k in range(30)]
+    assert len({u.emotion for u in found}) > 3
+    for utterance in found:
+        assert utterance.shown == (utterance.emotion, -1, utterance.emotion)
+    others = Composer(texts, replace(features, voices=voices[:-1]), tokenizer_json, config, seed=5)
+    assert others.training(0, 0).audio.std() > 0  # without such voices, strange ones
+
+
 def test_sentences_alone_are_as_many_as_the_configuration_says(tokenizer_json: Path) -> None:
     texts, features = made_up()
     texts = [*texts, replace(texts[0], text="from elsewhere", corpus="other")]

@@ -205,14 +205,19 @@ class Composer:
         )
 
     def _strange(self, rng: Rng, whole: Utterance) -> Utterance:
-        """The utterance with a modality that is like nothing in training; the others label it."""
+        """The utterance with a modality that is like nothing in training, or with a voice that is
+        flat by nature; the others label it."""
         odd = str(rng.choice(MODALITIES, p=self._oddness))
         assert whole.shown is not None
         shown = {**dict(zip(MODALITIES, whole.shown, strict=True)), odd: UNKNOWN}
         told = {e for e in shown.values() if e not in (UNKNOWN, NEUTRAL)}
         emotion = whole.emotion if len(told) > 1 else next(iter(told), NEUTRAL)
         changed: dict[str, Any] = {}
-        if odd == "text":
+        flat = self._config.flat_share if self._voices.some_flat else 0.0
+        if odd == "audio" and flat and rng.random() < flat:
+            rows, embedding = self._voices.draw(rng, "train", NEUTRAL, augment=True, flat=True)
+            changed = {"audio": rows, "audio_embedding": embedding}
+        elif odd == "text":
             words = [
                 str(rng.choice(_pick(rng, self._sentences).words.split() or ["hm"]))
                 for _ in range(int(rng.integers(2, 14)))

@@ -11,7 +11,7 @@ from runtime.features.embedding import no_embedding
 from runtime.features.normal import SpeechStatistics, voiced_sums
 from runtime.features.spec import SPEC
 
-from ..corpora import Recording
+from ..corpora import NEUTRAL, Recording
 from ..utterance import labelled_part
 
 __all__ = ["Voices", "vary_rows"]
@@ -23,6 +23,7 @@ _FIRST, _FEW = 0.35, 0.65  # share of utterances that are a session's first; up 
 _MOST = 20  # utterances before one, at the most
 # How often a corpus is drawn, against 1: those whose voices show nothing but neutral come less.
 _SHARE = {"digits": 0.6, "plain": 0.3}
+_FLAT = "plain"  # the corpus whose voices are flat by nature
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,11 @@ class Voices:
         """The emotions that somebody's voice shows in a split."""
         return sorted(emotion for part, emotion in self._clips if part == split)
 
+    @property
+    def some_flat(self) -> bool:
+        """Whether training voices are there that are flat by nature."""
+        return _FLAT in self._clips.get(("train", NEUTRAL), {})
+
     def draw(
         self,
         rng: Rng,
@@ -67,6 +73,7 @@ class Voices:
         augment: bool,
         labelled: bool | None = None,
         labelled_parts: float = 1.0,
+        flat: bool = False,
     ) -> tuple[Float, Float]:
         """(T, 43) normalised rows of somebody who sounds like `emotion` and the embedding (576,) of
         that voice; (0, 43) and zeros where nobody does.
@@ -74,9 +81,11 @@ class Voices:
         With `augment`, corpora come equally often (but for `_SHARE`), the channel is any, and
         statistics come from 0 to 20 other utterances of the same person through it; otherwise the
         clip is as recorded, and the first of its session. `labelled`: only of those that have
-        labels, or of the others.
+        labels, or of the others. `flat`: only of voices that are flat by nature.
         """
         by_corpus = self._clips.get((split, emotion))
+        if flat and by_corpus:
+            by_corpus = {_FLAT: by_corpus[_FLAT]}
         if not by_corpus:
             return np.zeros((0, SPEC.audio_dim), np.float32), no_embedding()
         if augment:  # the smaller corpus is not drowned
