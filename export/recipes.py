@@ -1,10 +1,10 @@
 """fp32 graph -> the graph of a recipe, with the parts named left in higher precision.
 
-Recipes: `int8-dynamic` (CPU: weights in int8, a scale per column; activations quantized as they
-come, the language encoder's with a scale per word piece), `int8-qdq` (explicit, symmetric Q/DQ
-pairs with scales calibrated on real features, as TensorRT wants it), `fp16`, and `mixed` (int8-qdq
-with the rest in fp16). In int8, outliers of the language encoder's activations first move into its
-weights (SmoothQuant, Xiao et al., ICML 2023).
+Recipes: `int8-dynamic` (CPU: weights in int8, a scale per column, what is left of them stored in
+fp16; activations quantized as they come, the language encoder's with a scale per word piece),
+`int8-qdq` (explicit, symmetric Q/DQ pairs with scales calibrated on real features, as TensorRT
+wants it), `fp16`, and `mixed` (int8-qdq with the rest in fp16). In int8, outliers of the language
+encoder's activations first move into its weights (SmoothQuant, Xiao et al., ICML 2023).
 """
 
 import io
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train.data.utterance import Utterance, collate
+from train.models.half import store_in_half
 
 from . import int8
 from .half import to_fp16
@@ -93,6 +94,7 @@ class Maker:
         int8.store_weights(model, self._nodes)
         int8.multiply_in_int8(model, [name for name in self._nodes if name not in excluded])
         int8.dequantize_weights(model, excluded)
+        store_in_half(model, above=_SMALL)
         del model.graph.value_info[:]  # shapes that only quantization wanted
         return bytes(model.SerializeToString())
 

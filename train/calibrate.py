@@ -19,8 +19,7 @@ from runtime.judging.calibration import Calibration
 from . import checkpoint
 from .data import corpora
 from .data.compose import Composer
-from .judging import Judge, fit_subset, not_below_one_sense
-from .loop import SUBSETS
+from .judging import Judge, calibrate
 from .prepare import prepare
 from .provenance import commit, write_json
 
@@ -65,26 +64,16 @@ def run(options: Options) -> None:
     if seen:
         raise UsageError(f"{fold.folder}: was trained with {', '.join(sorted(seen))}")
     composer = strangers(fold, left_out, options)
-    emotions = tuple(fold.info["emotions"])
-    judge = Judge(fold.model, "fp32")
-    utterances = composer.held_out("test")
-    temperature, uncertain_below = {}, {}
-    for subset in SUBSETS:
-        found = judge.predict(utterances, subset)
-        complete = found["present"].sum(axis=1) == len(subset)
-        chosen = {key: values[complete] for key, values in found.items()}
-        name, labels = "+".join(subset), chosen["emotion_label"]
-        temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
-        right = float((chosen["logits"].argmax(axis=1) == labels).mean())
-        print(
-            f"{name:<20} {len(labels)} utterances, {right:.1%} right, temperature "
-            f"{temperature[name]}, uncertain below {uncertain_below[name]}"
-        )
+    fitted = calibrate(
+        Judge(fold.model, "fp32"), composer, composer.held_out("test"), fold.info["emotions"]
+    )
+    for name, temperature in fitted.temperature.items():
+        needed = fitted.uncertain_below[name]
+        print(f"{name:<30} temperature {temperature}, uncertain below {needed}")
     write_json(
         Path(options.out),
         {
-            "temperature": temperature,
-            "uncertain_below": not_below_one_sense(uncertain_below),
+            **fitted.to_dict(),
             "fold": {
                 "corpora": fold.config.data.corpora,
                 "weights_sha256": fold.info["weights_sha256"],
@@ -110,7 +99,7 @@ def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Opt
             faces=[(r, row) for r, row in seen if r.split == "test"],
         ),
         fold.folder / "tokenizer.json",
-        replace(fold.config.data, n_test=options.n),
+        replace(fold.config.data, n_test=options.n, n_told=options.n),
         seed=fold.config.seed,
     )
 

@@ -10,11 +10,12 @@ import warnings
 from itertools import pairwise
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from runtime.features.spec import SPEC
+
+from .half import store_in_half
 
 __all__ = ["AppearanceNet", "to_onnx"]
 
@@ -86,7 +87,6 @@ def to_onnx(net: AppearanceNet) -> bytes:
     Input `face` (B, 1, 48, 48), output `embedding` (B, SPEC.appearance_dim).
     """
     import onnx
-    from onnx import numpy_helper
 
     size, buffer = SPEC.appearance_size, io.BytesIO()
     with warnings.catch_warnings():
@@ -102,16 +102,6 @@ def to_onnx(net: AppearanceNet) -> bytes:
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
-    # Half the size: weights are rounded to 16 bits and widened again when the model is loaded.
-    casts = []
-    for weight in list(model.graph.initializer):
-        values = numpy_helper.to_array(weight)
-        if values.dtype == np.float32 and values.size > 64:
-            half = numpy_helper.from_array(values.astype(np.float16), weight.name + ".half")
-            model.graph.initializer.remove(weight)
-            model.graph.initializer.append(half)
-            casts.append(onnx.helper.make_node("Cast", [half.name], [weight.name], to=1))
-    for k, node in enumerate(casts):
-        model.graph.node.insert(k, node)
+    store_in_half(model, above=64)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
