@@ -142,7 +142,7 @@ class DataConfig:
     conflict_share: float = 0.0  # share in which one modality contradicts the other two:
     strange_share: float = 0.0  # share in which one modality is from another world, and no use:
     # the same weights say which
-    flat_share: float = 0.0  # of strange voices, how many are flat by nature instead: synthetic ones
+    flat_share: float = 0.0  # of strange voices, how many are synthetic: flat by nature
     conflict_text: float = 1.0  # weights of who contradicts; best in proportion to how often each
     conflict_audio: float = 1.0  # is wrong about strangers, since in training hardly any is
     conflict_vision: float = 1.0

@@ -18,6 +18,7 @@ from train.config import Config, DataConfig
 from train.data import corpora
 from train.data.commands import commands
 from train.data.compose import Composer
+from train.data.compose.emotions import weak_arousal
 from train.data.compose.faces import Faces, moving_face
 from train.data.corpora import EMOTIONS, NEUTRAL, DataError
 from train.data.open import compose
@@ -122,7 +123,11 @@ def test_corpora_are_read_in_their_layouts(data: Path) -> None:
     assert {r.emotion for r in seen if r.corpus == "ckplus48"} == {happy}
     # Contempt is none of the seven, but the appearance network learns its votes.
     assert [r.path.name for r in seen if r.corpus == "ferplus"] == ["a.png"]
-    assert [r.path.name for r in corpora.ferplus(data)] == ["a.png", "b.png"]
+    assert [(r.path.name, r.intensity) for r in corpora.ferplus(data)] == [
+        ("a.png", 1.0),
+        ("b.png", 7 / 8),
+    ]
+    assert {r.intensity for r in corpora.voices(data) if r.corpus == "ravdess"} == {0.8}
 
 
 @pytest.mark.parametrize(
@@ -244,11 +249,11 @@ def test_without_neutral_photographs_a_face_hardly_moves() -> None:
     smiling = known("happiness", face(mouthSmileLeft=0.9))
     rng, smile = np.random.default_rng(0), SPEC.blendshapes.index("mouthSmileLeft")
     posed = Faces([smiling, known("anger", face(browDownLeft=0.9))])
-    calm = posed.draw(rng, "train", NEUTRAL, 30, augment=False)
+    calm, _ = posed.draw(rng, "train", NEUTRAL, 30, augment=False)
     assert calm[:, smile].max() < 0.4
-    assert not len(posed.draw(rng, "train", EMOTIONS.index("fear"), 30, augment=False))
+    assert not len(posed.draw(rng, "train", EMOTIONS.index("fear"), 30, augment=False)[0])
     wild = Faces([smiling, known("neutral", face(mouthSmileLeft=0.5))])
-    assert wild.draw(rng, "train", NEUTRAL, 30, augment=False)[:, smile].min() > 0.3
+    assert wild.draw(rng, "train", NEUTRAL, 30, augment=False)[0][:, smile].min() > 0.3
 
 
 def test_commands_are_mostly_neutral_and_always_the_same() -> None:
@@ -259,6 +264,31 @@ def test_commands_are_mostly_neutral_and_always_the_same() -> None:
     assert by["neutral"] > len(told) / 2
     assert {t.split for t in told} == set(corpora.SPLITS)
     assert "seven" in {t.text for t in told if t.emotion == NEUTRAL}
+    assert {t.split for t in told if " " not in t.text} == {"train"}  # "stop" is for everybody
+
+
+def test_arousal_goes_from_neutral_beyond_the_emotion_s_own() -> None:
+    anger = EMOTIONS.index("anger")
+    found = [weak_arousal(anger, intensity) for intensity in (0.0, 1.0, 1.2, 9.0)]
+    assert found == sorted(found)
+    assert found[0] == weak_arousal(NEUTRAL) == weak_arousal(NEUTRAL, 2.0)
+    assert found[1] == weak_arousal(anger)
+    assert found[-1] == 1.0
+
+
+def test_a_strong_voice_and_face_are_more_aroused(tokenizer_json: Path) -> None:
+    texts, features = made_up()
+    config = DataConfig(rated_share=0.0)
+    composed = Composer(texts, features, tokenizer_json, config, seed=5).held_out("valid")
+    strong = replace(
+        features,
+        voices=[(replace(r, intensity=1.2), v) for r, v in features.voices],
+        faces=[(replace(r, intensity=1.2), row) for r, row in features.faces],
+    )
+    stronger = Composer(texts, strong, tokenizer_json, config, seed=5).held_out("valid")
+    for weak, more in zip(composed, stronger, strict=True):
+        above_rest = more.arousal - weak_arousal(NEUTRAL)
+        assert above_rest == pytest.approx(1.2 * (weak.arousal - weak_arousal(NEUTRAL)))
 
 
 def made_up() -> tuple[list[corpora.Text], Features]:
@@ -472,7 +502,7 @@ def test_a_strange_modality_shows_nothing_and_the_others_label_it(tokenizer_json
 
 def test_a_flat_voice_says_nothing_whatever_the_words(tokenizer_json: Path) -> None:
     texts, features = made_up()
-    recording, versions = next(v for v in features.voices if v[0].emotion == NEUTRAL)
+    recording = next(r for r, _ in features.voices if r.emotion == NEUTRAL)
     flat = np.full((30, SPEC.audio_dim), 3.0, np.float32)
     voices = [*features.voices, (replace(recording, corpus="plain"), [(flat, no_embedding())])]
     config = DataConfig(

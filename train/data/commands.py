@@ -118,7 +118,10 @@ _FEELING = {
 
 
 def commands() -> list[Text]:
-    """All sentences with their split; lower case and without punctuation, as recognised."""
+    """All sentences with their split; lower case and without punctuation, as recognised.
+
+    Single words are all for training: they are few, and each is a robot's everyday business.
+    """
     neutral = [
         template.format(*words) for template, choices in _NEUTRAL for words in product(*choices)
     ]
@@ -133,7 +136,7 @@ def commands() -> list[Text]:
             emotion=EMOTIONS.index(emotion) if emotion in EMOTIONS else UNKNOWN,
             rating=None,
             polarity=None,
-            split=split_by_hash(sentence),
+            split=split_by_hash(sentence) if " " in sentence else "train",
             corpus=COMMANDS,
         )
         for sentence, emotion in told

@@ -69,7 +69,8 @@ class Recording:
     """One sound or picture file of one person showing one emotion (index into EMOTIONS).
 
     `votes`: of FER+'s pictures, how many people said each of VOTES. `parts`: files that are joined
-    to one sound, the first of which is `path`.
+    to one sound, the first of which is `path`. `intensity`: how strongly the emotion shows; 1 where
+    the corpus does not say.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Recording:
     corpus: str
     votes: tuple[int, ...] = ()
     parts: tuple[Path, ...] = ()
+    intensity: float = 1.0
 
 
 def split_by_hash(key: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .labels import (
     NAMES,
+    NEUTRAL,
     RAVDESS_EMOTIONS,
     RAVDESS_HELD_OUT,
     UNKNOWN,
@@ -39,6 +40,8 @@ _HELD_OUT = {
 # Salts the hash: the first that gives validation and test 4 people of each emotion at least. The
 # unsalted one leaves a single sad person for validation.
 _CKPLUS_SALT = "9"
+# RAVDESS's two intensities, normal and strong.
+_INTENSITY = {"01": 0.8, "02": 1.2}
 _FERPLUS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 
 
@@ -58,7 +61,8 @@ def ravdess(data: Path) -> Iterator[Recording]:
         if len(fields) != 7 or fields[2] not in {*RAVDESS_EMOTIONS, "02"}:
             raise DataError(f"{path}: not a RAVDESS name (such as 03-01-05-01-01-01-12.flac)")
         if fields[2] in RAVDESS_EMOTIONS:
-            yield _recording(path, "ravdess", RAVDESS_EMOTIONS[fields[2]], fields[6])
+            recording = _recording(path, "ravdess", RAVDESS_EMOTIONS[fields[2]], fields[6])
+            yield replace(recording, intensity=_INTENSITY.get(fields[3], 1.0))
 
 
 def nemo(data: Path) -> Iterator[Recording]:
@@ -114,7 +118,8 @@ def ckplus48(data: Path) -> Iterator[Recording]:
 def ferplus(data: Path) -> Iterator[Recording]:
     """All pictures of ferplus; the emotion is the most frequent of its votes, UNKNOWN where that is
     none of the seven. It is unknown who is in them: each picture counts as a person of its own.
-    Half of the validation pictures serve as the test split, since the official test pictures may be
+    Its intensity is the share of its votes among those and the votes for neutral. Half of the
+    validation pictures serve as the test split, since the official test pictures may be
     missing."""
     for folder, split in _FERPLUS.items():
         path = data / "ferplus" / folder / "label.csv"
@@ -127,13 +132,17 @@ def ferplus(data: Path) -> Iterator[Recording]:
                     raise DataError(f"{path}:{n}: expected file, box and {len(VOTES)} vote counts")
                 votes = tuple(int(count) for count in counts)
                 halved = split == "valid" and split_by_half(row[0]) == "test"
+                most = max(votes)
+                emotion = NAMES.get(VOTES[votes.index(most)], UNKNOWN)
+                calm = 0 if emotion == NEUTRAL else votes[VOTES.index("neutral")]
                 yield Recording(
                     path=path.parent / row[0],
-                    emotion=NAMES.get(VOTES[votes.index(max(votes))], UNKNOWN),
+                    emotion=emotion,
                     person=row[0],
                     split="test" if halved else split,
                     corpus="ferplus",
                     votes=votes,
+                    intensity=most / max(1, most + calm),
                 )
 
 

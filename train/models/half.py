@@ -19,8 +19,6 @@ def store_in_half(model: Any, *, above: int) -> None:
             half = numpy_helper.from_array(values.astype(np.float16), f"{weight.name}.half")
             graph.initializer.remove(weight)
             graph.initializer.append(half)
-            casts.append(
-                helper.make_node("Cast", [half.name], [weight.name], to=TensorProto.FLOAT)
-            )
+            casts.append(helper.make_node("Cast", [half.name], [weight.name], to=TensorProto.FLOAT))
     for k, node in enumerate(casts):
         graph.node.insert(k, node)

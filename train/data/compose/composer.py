@@ -16,7 +16,7 @@ from train.prepare import Features
 
 from ..labels import EMOTIONS, NEUTRAL, UNKNOWN, DataError, Text
 from ..utterance import Utterance, labelled_part
-from .emotions import AROUSAL, class_weights, emotions_shown, lacking, log_prior
+from .emotions import class_weights, emotions_shown, lacking, log_prior, weak_arousal
 from .faces import Faces
 from .schedule import Schedule
 from .sentences import Sentence, portioned, sort_texts
@@ -179,11 +179,11 @@ class Composer:
         labelled: bool | None = None,
     ) -> Utterance:
         parts = self._config.labelled_parts
-        audio, embedding = self._voices.draw(
+        audio, embedding, loud = self._voices.draw(
             rng, split, shown["audio"], augment=augment, labelled=labelled, labelled_parts=parts
         )
         n_rows = max(round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40, 4)
-        vision = self._faces.draw(
+        vision, wide = self._faces.draw(
             rng,
             split,
             shown["vision"],
@@ -192,6 +192,11 @@ class Composer:
             labelled=labelled,
             labelled_parts=parts,
         )
+        strengths = [
+            strength
+            for rows, m, strength in ((audio, "audio", loud), (vision, "vision", wide))
+            if len(rows) and shown[m] == emotion
+        ]
         return Utterance(
             text=sentence.ids,
             words=sentence.words,
@@ -200,7 +205,7 @@ class Composer:
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=AROUSAL[EMOTIONS[emotion]],
+            arousal=weak_arousal(emotion, float(np.mean(strengths or [1.0]))),
             shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
@@ -215,7 +220,7 @@ class Composer:
         changed: dict[str, Any] = {}
         flat = self._config.flat_share if self._voices.some_flat else 0.0
         if odd == "audio" and flat and rng.random() < flat:
-            rows, embedding = self._voices.draw(rng, "train", NEUTRAL, augment=True, flat=True)
+            rows, embedding, _ = self._voices.draw(rng, "train", NEUTRAL, augment=True, flat=True)
             changed = {"audio": rows, "audio_embedding": embedding}
         elif odd == "text":
             words = [
@@ -234,7 +239,7 @@ class Composer:
             **changed,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=AROUSAL[EMOTIONS[emotion]],
+            arousal=whole.arousal if emotion == whole.emotion else weak_arousal(emotion),
             shown=(shown["text"], shown["audio"], shown["vision"]),
         )
 
@@ -245,9 +250,9 @@ class Composer:
         audio, vision = _nothing()
         embedding = no_embedding()
         if modality == "audio":
-            audio, embedding = self._voices.draw(rng, "train", emotion, augment=True)
+            audio, embedding, strength = self._voices.draw(rng, "train", emotion, augment=True)
         else:
-            vision = self._faces.draw(rng, "train", emotion, n_rows, augment=True)
+            vision, strength = self._faces.draw(rng, "train", emotion, n_rows, augment=True)
         return Utterance(
             text=np.zeros(0, np.int64),
             audio=audio,
@@ -255,7 +260,7 @@ class Composer:
             vision=vision,
             emotion=emotion,
             sentiment=float(self.sentiment_of[emotion]),
-            arousal=AROUSAL[EMOTIONS[emotion]],
+            arousal=weak_arousal(emotion, strength),
         )
 
     def _heard(self, rng: Rng, sentence: Sentence) -> Sentence:

@@ -13,14 +13,22 @@ from .faces import Faces
 from .sentences import Sentence
 from .voices import Voices
 
-__all__ = ["AROUSAL", "class_weights", "emotions_shown", "lacking", "log_prior"]
+__all__ = ["class_weights", "emotions_shown", "lacking", "log_prior", "weak_arousal"]
 
 # An emotion that is drawn less often than this share of its fair part counts as drawn so often.
 _RAREST = 0.05
-# Weak arousal of each emotion, in [-1, 1]: where it lies on the circumplex (Russell 1980; Russell
+# Arousal of each emotion, in [-1, 1]: where it lies on the circumplex (Russell 1980; Russell
 # and Mehrabian 1977, table 1, rounded).
-AROUSAL = {"anger": 0.6, "disgust": 0.3, "fear": 0.6, "happiness": 0.5, "neutral": -0.2,
-           "sadness": -0.3, "surprise": 0.6}  # fmt: skip
+_AROUSAL = {"anger": 0.6, "disgust": 0.3, "fear": 0.6, "happiness": 0.5, "neutral": -0.2,
+            "sadness": -0.3, "surprise": 0.6}  # fmt: skip
+
+
+def weak_arousal(emotion: int, intensity: float = 1.0) -> float:
+    """The arousal in [-1, 1] that an emotion lets expect: from that of neutral to the emotion's
+    own, which intensity 1 reaches and more goes beyond."""
+    calm = _AROUSAL[EMOTIONS[NEUTRAL]]
+    expected = calm + intensity * (_AROUSAL[EMOTIONS[emotion]] - calm)
+    return min(1.0, max(-1.0, expected))
 
 
 def emotions_shown(

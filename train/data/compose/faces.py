@@ -41,13 +41,13 @@ class Faces:
     """
 
     def __init__(self, faces: Sequence[tuple[Recording, Float]]) -> None:
-        self._by: dict[tuple[str, int], dict[str, list[Float]]] = defaultdict(dict)
+        self._by: dict[tuple[str, int], dict[str, list[tuple[Float, float]]]] = defaultdict(dict)
         for recording, row in faces:
             by_corpus = self._by[recording.split, recording.emotion]
-            by_corpus.setdefault(recording.corpus, []).append(row)
+            by_corpus.setdefault(recording.corpus, []).append((row, recording.intensity))
         seen = np.array([row for r, row in faces if r.split == "train"], np.float32)
         seen = seen.reshape(-1, SPEC.vision_dim)
-        rest = [row for rows in self._by["train", NEUTRAL].values() for row in rows]
+        rest = [row for rows in self._by["train", NEUTRAL].values() for row, _ in rows]
         self._has_neutral = bool(rest)
         self._rest = np.array(rest or [_lowest(seen)], np.float32)
         self._spread = seen.std(axis=0) if len(seen) else np.zeros(SPEC.vision_dim, np.float32)
@@ -74,15 +74,16 @@ class Faces:
         augment: bool,
         labelled: bool | None = None,
         labelled_parts: float = 1.0,
-    ) -> Float:
-        """(n_rows, Dv) rows of somebody who shows `emotion`, or (0, Dv) where nobody does.
+    ) -> tuple[Float, float]:
+        """(n_rows, Dv) rows of somebody who shows `emotion`, and how strong it is; (0, Dv) and 1
+        where nobody does.
 
         With `augment`, corpora are drawn in proportion to the root of their size, and some frames
         are without a face. `labelled`: only of the photographs that have labels, or of the others.
         """
         known = self.known(split)
         if emotion not in known:
-            return np.zeros((0, SPEC.vision_dim), np.float32)
+            return np.zeros((0, SPEC.vision_dim), np.float32), 1.0
         calm = emotion == NEUTRAL and not self._by.get((split, NEUTRAL))
         shown = int(rng.choice([e for e in known if e != NEUTRAL])) if calm else emotion
         by_corpus = list(self._by[split, shown].values())
@@ -92,19 +93,20 @@ class Faces:
         else:
             rows = [row for rows in by_corpus for row in rows]
         some = labelled_part(len(rows), labelled, labelled_parts)
-        peak = rows[some[int(rng.integers(len(some)))]]
+        peak, strength = rows[some[int(rng.integers(len(some)))]]
         rest = self._rest[int(rng.integers(len(self._rest)))]
-        intensity = rng.uniform(0.0, 0.2) if calm else rng.uniform(0.8, 1.05)
-        return moving_face(
+        reach = float(rng.uniform(0.0, 0.2) if calm else rng.uniform(0.8, 1.05))
+        shown_rows = moving_face(
             rng,
             rest,
             peak,
-            float(intensity),
+            reach,
             n_rows,
             spread=self._spread,
             opening=self._opening,
             drop=augment,
         )
+        return shown_rows, strength * reach
 
     def _talk_direction(self) -> Float:
         """(appearance_dim,) what an open mouth adds to a neutral face's appearance, for a jaw that

@@ -29,10 +29,11 @@ _FLAT = "plain"  # the corpus whose voices are flat by nature
 @dataclass(frozen=True, eq=False)
 class _Clip:
     """`versions`: raw rows (T, 43) and embedding (576,), clean first, then as through other
-    channels; `sums`: of each, what `voiced_sums` gives."""
+    channels; `sums`: of each, what `voiced_sums` gives; `intensity`: of the emotion."""
 
     versions: list[tuple[Float, Float]]
     sums: list[NDArray[np.float64]]
+    intensity: float
 
 
 class Voices:
@@ -49,7 +50,8 @@ class Voices:
         self._clips: dict[tuple[str, int], dict[str, list[tuple[str, _Clip]]]] = defaultdict(dict)
         self._of: dict[str, list[_Clip]] = defaultdict(list)
         for recording, versions in voices:
-            clip = _Clip(versions, [voiced_sums(rows) for rows, _ in versions])
+            sums = [voiced_sums(rows) for rows, _ in versions]
+            clip = _Clip(versions, sums, recording.intensity)
             person = f"{recording.corpus}/{recording.person}"
             by_corpus = self._clips[recording.split, recording.emotion]
             by_corpus.setdefault(recording.corpus, []).append((person, clip))
@@ -74,9 +76,9 @@ class Voices:
         labelled: bool | None = None,
         labelled_parts: float = 1.0,
         flat: bool = False,
-    ) -> tuple[Float, Float]:
-        """(T, 43) normalised rows of somebody who sounds like `emotion` and the embedding (576,) of
-        that voice; (0, 43) and zeros where nobody does.
+    ) -> tuple[Float, Float, float]:
+        """(T, 43) normalised rows of somebody who sounds like `emotion`, the embedding (576,) of
+        that voice, and how strong the emotion is; (0, 43), zeros and 1 where nobody does.
 
         With `augment`, corpora come equally often (but for `_SHARE`), the channel is any, and
         statistics come from 0 to 20 other utterances of the same person through it; otherwise the
@@ -87,7 +89,7 @@ class Voices:
         if flat and by_corpus:
             by_corpus = {_FLAT: by_corpus[_FLAT]}
         if not by_corpus:
-            return np.zeros((0, SPEC.audio_dim), np.float32), no_embedding()
+            return np.zeros((0, SPEC.audio_dim), np.float32), no_embedding(), 1.0
         if augment:  # the smaller corpus is not drowned
             shares = np.array([_SHARE.get(corpus, 1.0) for corpus in by_corpus])
             chosen = rng.choice(len(shares), p=shares / shares.sum())
@@ -99,7 +101,7 @@ class Voices:
         statistics = SpeechStatistics()
         if not augment:
             rows, embedding = clip.versions[0]
-            return statistics.normalise(rows), embedding
+            return statistics.normalise(rows), embedding, clip.intensity
         version = int(rng.integers(len(clip.versions)))
         before = self._before(rng, person, clip, version)
         if before is not None:
@@ -107,7 +109,7 @@ class Voices:
         rows, embedding = clip.versions[version]
         rows = statistics.normalise(vary_rows(rng, rows) if rng.random() < 0.5 else rows)
         hidden = self._unheard_share == 1.0 or rng.random() < self._unheard_share
-        return rows, no_embedding() if hidden else embedding
+        return rows, no_embedding() if hidden else embedding, clip.intensity
 
     def _before(
         self, rng: Rng, person: str, clip: _Clip, version: int
