@@ -23,6 +23,46 @@ TABLE = "CERTIFICATE.md"
 SHOWN = ("accuracy", "uar", "macro_f1", "ece", "ks", "mae", "corr")
 # Shown, not judged: it moves by a point when a few samples cross the edge of a bin. `ks` has none.
 _BINNED = "ece"
+# The head of CERTIFICATE.md. Its tables are filled by export.tables, once all is measured.
+_HEAD = """# Certificate
+
+## In the wild
+
+Pictures, sentences and voices that were not trained on, the product's own way, with the prior
+`conversation`.
+
+```bash
+python -m train.data.held_out --data DATA --out PEOPLE
+python -m export.evaluate --bundle bundle --data PEOPLE/SOURCE --json found/SOURCE.json
+python -m export.tables --bundle bundle --found found --files bundle/CERTIFICATE.md
+```
+
+<!-- table wild -->
+Not measured yet.
+<!-- /table -->
+
+<!-- table rated -->
+Not measured yet.
+<!-- /table -->
+
+## In the studio
+
+Held-out people and sentences of the corpora that were trained on, with the same prior.
+
+```bash
+python -m export.measure --checkpoint checkpoint --bundle bundle --data DATA
+```
+
+<!-- table studio -->
+Not measured yet.
+<!-- /table -->
+
+## What each model costs
+
+```bash
+python -m export.parity --checkpoint checkpoint --bundle bundle --data DATA
+```
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +145,9 @@ def write(
 ) -> None:
     """certificate.json and CERTIFICATE.md, each whole or not at all, listed in bundle.json."""
     lines = [
-        f"# Certificate: {certificate['split']} split, {certificate['n_utterances']} utterances",
+        _HEAD,
+        f"{certificate['n_utterances']} composed utterances of the {certificate['split']} split,"
+        f" with the prior `{certificate['prior']}`.",
         "",
         *(f"* {verdict(n, v, certificate['budget_points'])}" for n, v in verdicts(certificate)),
         "",

@@ -100,7 +100,8 @@ def run(options: Options) -> dict[str, Any]:
     for name, measure in parts.items():
         path = folder / ("texts.csv" if name == "texts" else name)
         if path.exists():
-            found[name] = measure(path) | {"model_sha256": product.model_sha256}
+            how = {"prior": options.prior, "model_sha256": product.model_sha256}
+            found[name] = measure(path) | how
     if not any(part["n"] or part["unreadable"] for part in found.values()):
         raise UsageError(
             f"{folder}: nothing to measure; it may hold texts.csv, voices/EMOTION/*, "

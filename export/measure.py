@@ -17,7 +17,7 @@ from tqdm import tqdm
 from runtime.config import option, parse
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
-from runtime.judging.calibration import Calibration
+from runtime.judging.calibration import CONVERSATION, Calibration
 from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.config import Config
@@ -106,7 +106,11 @@ def run(options: Options) -> list[Measured]:
         _composed_test(data, source.config, tokenizer, Path(options.cache)),
         calibration,
     )
-    measured = {"commit": commit(), "lines": [asdict(line) for line in found]}
+    measured = {
+        "commit": commit(),
+        "prior": CONVERSATION,
+        "lines": [asdict(line) for line in found],
+    }
     bundle.update(folder, {"measured": measured, "documents": documents})
     return found
 
@@ -163,7 +167,8 @@ def _onnx(engine: OrtEngine, calibration: Calibration) -> Infer:
 
 def _in_conversation(found: Predictions, calibration: Calibration) -> Predictions:
     """With the probabilities that the product says where nothing else is asked for."""
-    return found | {"emotion": calibration.probabilities(found["logits"], found["present"])}
+    probabilities = calibration.probabilities(found["logits"], found["present"], CONVERSATION)
+    return found | {"emotion": probabilities}
 
 
 def _as_it_is(utterance: Utterance) -> Utterance:

@@ -22,7 +22,7 @@ from runtime.engines.choose import candidates
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
 from runtime.features.pack import INPUTS, OUTPUTS
-from runtime.judging.calibration import Calibration
+from runtime.judging.calibration import BALANCED, Calibration
 from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.data.open import compose
@@ -89,7 +89,12 @@ def run(options: Options) -> list[Row]:
         rows += compare(source, engines, utterances, subset, calibration)
     if rated := composer.rated(options.split):
         rows += compare(source, engines, rated, ("text",), calibration, name="rated text")
-    counts = {"split": options.split, "n_utterances": len(utterances), "n_rated": len(rated)}
+    counts = {
+        "split": options.split,
+        "n_utterances": len(utterances),
+        "n_rated": len(rated),
+        "prior": BALANCED,  # as in train.loop.likely
+    }
     hashes = {p: hashlib.sha256(model).hexdigest() for p, model in models.items()}
     certificate = certify(rows, hashes, options.budget) | counts
     write(folder, info, certificate, rows)

@@ -11,6 +11,8 @@ from runtime.schemas import EmotionEvent
 
 __all__ = ["Item", "emotion_scores", "sentiment_scores"]
 
+_RATES = ("accuracy", "uar", "macro_f1", "ece", "uncertain", "sure_and_wrong", "false_alarms")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -21,7 +23,7 @@ class Item:
 
 
 def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, Any]:
-    """All scores of emotions; shares are in [0, 1].
+    """All scores of emotions; shares are in [0, 1], and None without any item.
 
     `uar` and `macro_f1` are over the emotions that occur; `ece` over ten bins of the confidence;
     `sure_and_wrong`: wrong and not uncertain, among all; `false_alarms`: not neutral and not
@@ -38,7 +40,7 @@ def emotion_scores(items: Sequence[Item], emotions: Sequence[str]) -> dict[str, 
     confidence = np.array([item.event.confidence for item in items])
     neutral = np.array([label == "neutral" for label in labels], bool)
     if not items:
-        return {"n": 0}
+        return {"n": 0, **dict.fromkeys(_RATES), "recall": {}, "confusion": {}}
     recall = {
         e: float(np.mean([s == e for s, label in zip(said, labels, strict=True) if label == e]))
         for e in occurring

@@ -2,8 +2,9 @@
 
 A model is rightly surer about people it has learned from than about anybody else. A fold is the
 same recipe trained without some corpora of words and voices; its temperatures and thresholds are
-fitted on utterances composed of nothing but those (faces: of a test split), and serve the model
-that was trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
+fitted on utterances composed of nothing but those (faces: of a validation split), and serve the
+model that was trained with all of them. `export.graph --calibration FILE` puts them into the
+bundle.
 """
 
 import json
@@ -37,7 +38,7 @@ class Options:
         metavar="NAMES", help='the corpora left out, in quotes, such as "meld ravdess"'
     )
     faces: str = option(
-        "ferplus", metavar="NAMES", help="corpora whose test split the faces are taken from"
+        "ferplus", metavar="NAMES", help="corpora whose validation split the faces are taken from"
     )
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     out: str = option("calibration.json", metavar="FILE", help="the file to write")
@@ -65,7 +66,7 @@ def run(options: Options) -> None:
         raise UsageError(f"{fold.folder}: was trained with {', '.join(sorted(seen))}")
     composer = strangers(fold, left_out, options)
     fitted = calibrate(
-        Judge(fold.model, "fp32"), composer, composer.held_out("test"), fold.info["emotions"]
+        Judge(fold.model, "fp32"), composer, composer.held_out("valid"), fold.info["emotions"]
     )
     for name, temperature in fitted.temperature.items():
         needed = fitted.uncertain_below[name]
@@ -86,8 +87,8 @@ def run(options: Options) -> None:
 
 
 def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Options) -> Composer:
-    """Utterances composed from corpora that the fold has not seen: their test sentences, all of
-    their voices, and faces that were never trained on."""
+    """Utterances composed from corpora that the fold has not seen: their validation sentences, all
+    voices but those of the test split, and faces of the validation split."""
     data, cache = Path(options.data), Path(options.cache)
     features = prepare(data, cache, left_out, embeddings=fold.config.data.unheard_share < 1.0)
     seen = prepare(data, cache, options.faces.split()).faces
@@ -95,11 +96,15 @@ def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Opt
         corpora.texts(data, left_out),
         replace(
             features,
-            voices=[(replace(r, split="test"), versions) for r, versions in features.voices],
-            faces=[(r, row) for r, row in seen if r.split == "test"],
+            voices=[
+                (replace(r, split="valid"), versions)
+                for r, versions in features.voices
+                if r.split != "test"
+            ],
+            faces=[(r, row) for r, row in seen if r.split == "valid"],
         ),
         fold.folder / "tokenizer.json",
-        replace(fold.config.data, n_test=options.n, n_told=options.n),
+        replace(fold.config.data, n_valid=options.n, n_told=options.n),
         seed=fold.config.seed,
     )
 

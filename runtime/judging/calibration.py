@@ -30,8 +30,8 @@ SUBSETS = tuple(
 UNHEARD = ", rows alone"
 """After the name of a subset: no recogniser's encoder has heard its voice."""
 UNHEARD_SUBSETS = tuple(f"{subset}{UNHEARD}" for subset in SUBSETS if "audio" in subset)
-# Utterances of each emotion in MELD's training split (Poria et al. 2019, table 4): dialogue, in
-# which people are neutral half the time.
+# Conversation, where a bundle says nothing: utterances of each emotion in MELD's training split
+# (Poria et al. 2019, table 4), dialogue in which people are neutral half the time.
 _IN_DIALOGUE = {"anger": 1_109, "disgust": 271, "fear": 268, "happiness": 1_743, "neutral": 4_710,
                 "sadness": 683, "surprise": 1_205}  # fmt: skip
 
@@ -45,21 +45,27 @@ def subset_name(present: Sequence[bool]) -> str:
 class Calibration:
     """`emotions`: names, in the order of the logits. By name of a subset: `temperature`, above 0,
     and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none.
-    Voices that no encoder has heard have entries of their own, or else those of the others."""
+    Voices that no encoder has heard have entries of their own, or else those of the others.
+    `priors`: by name of a prior, how often each emotion occurs, in any unit."""
 
     emotions: tuple[str, ...]
     temperature: Mapping[str, float] = field(default_factory=dict)
     uncertain_below: Mapping[str, float] = field(default_factory=dict)
+    priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def prior(self, name: str) -> NDArray[np.float64]:
         """(n_emotions,) how common each emotion is, summing to 1. Raises UsageError for a name that
         is not in PRIORS."""
         if name not in PRIORS:
             raise UsageError(f"no prior {name!r}; there are: {', '.join(PRIORS)}")
-        counts = np.ones(len(self.emotions))
-        if name == CONVERSATION and set(self.emotions) <= _IN_DIALOGUE.keys():
-            counts = np.array([float(_IN_DIALOGUE[emotion]) for emotion in self.emotions])
+        often = self._often(name)
+        counts = np.array([float(often[emotion]) for emotion in self.emotions])
         return np.asarray(counts / counts.sum())
+
+    def _often(self, name: str) -> Mapping[str, float]:
+        often = self.priors.get(name, _IN_DIALOGUE if name == CONVERSATION else {})
+        known = set(self.emotions) <= often.keys()
+        return {emotion: often[emotion] if known else 1 for emotion in self.emotions}
 
     def needed(self, present: Sequence[bool], *, heard: bool = True) -> float:
         """The confidence that an answer needs; `heard`: by a recogniser's encoder."""
@@ -88,6 +94,7 @@ class Calibration:
         return {
             "temperature": dict(self.temperature),
             "uncertain_below": dict(self.uncertain_below),
+            "priors": {name: dict(self._often(name)) for name in PRIORS},
         }
 
     @classmethod
@@ -108,7 +115,20 @@ class Calibration:
                 ):
                     raise BundleError(f"calibration: {name} of {subset!r} is {value!r}")
                 values[subset] = float(value)
-        return cls(emotions=tuple(emotions), **parts)
+        return cls(emotions=tuple(emotions), **parts, priors=_priors(emotions, found))
+
+
+def _priors(emotions: Sequence[str], found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Those that a bundle carries. Raises BundleError unless they say how often emotions occur."""
+    given = found.get("priors", {})
+    if not isinstance(given, dict) or not given.keys() <= {*PRIORS}:
+        raise BundleError(f"calibration: priors are {given!r}; known are {', '.join(PRIORS)}")
+    for name, often in given.items():
+        if not isinstance(often, dict) or often.keys() != {*emotions}:
+            raise BundleError(f"calibration: the prior {name!r} is not of the bundle's emotions")
+        if not all(isinstance(v, (int, float)) and 0.0 < v < 1e9 for v in often.values()):
+            raise BundleError(f"calibration: the prior {name!r} has numbers that are not positive")
+    return given
 
 
 def _entry(

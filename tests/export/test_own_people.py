@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from export import evaluate, tables
 from export.evaluate import Options
 from export.scores import sentiment_scores
 from runtime.errors import UsageError
+from runtime.store.bundle import Bundle
 from tests.sound import write_wav
 
 KEYS = {"n", "accuracy", "uar", "macro_f1", "ece", "uncertain", "sure_and_wrong", "false_alarms",
@@ -76,6 +78,27 @@ def test_everything_is_measured_and_named(
     assert "broken.wav" in printed.err
     assert "notes.txt" in printed.err
     assert "false_alarms" in printed.out
+
+
+def test_what_cannot_be_read_at_all_has_every_key(tmp_path: Path) -> None:
+    (tmp_path / "faces" / "happiness").mkdir(parents=True)
+    (tmp_path / "faces" / "happiness" / "a.png").write_bytes(b"no picture")
+    faces = evaluate.run(Options(data=str(tmp_path), prior="balanced"))["faces"]
+    assert faces.keys() >= {*KEYS, "model_sha256"}
+    assert (faces["n"], faces["unreadable"], faces["uar"]) == (0, 1, None)
+    assert faces["prior"] == "balanced"
+
+
+def test_a_bundle_s_certificate_is_filled_and_sealed_again(tmp_path: Path, root: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(root / "runtime" / "default_bundle", copy)
+    page = copy / "CERTIFICATE.md"
+    page.write_text("<!-- table studio -->\nNot measured yet.\n<!-- /table -->\n")
+    (tmp_path / "found").mkdir()
+    tables.fill(page, tables.tables(copy, tmp_path / "found"))
+    assert "GoEmotions" in page.read_text()
+    sealed = Bundle.load(copy).info["files"]["CERTIFICATE.md"]
+    assert sealed == hashlib.sha256(page.read_bytes()).hexdigest()
 
 
 def test_figures_of_another_model_are_not_written(tmp_path: Path, root: Path) -> None:

@@ -1,10 +1,19 @@
 """From balanced logits to probabilities."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from runtime.errors import BundleError, UsageError
-from runtime.judging.calibration import BALANCED, CONVERSATION, SUBSETS, Calibration, subset_name
+from runtime.judging.calibration import (
+    BALANCED,
+    CONVERSATION,
+    PRIORS,
+    SUBSETS,
+    Calibration,
+    subset_name,
+)
 
 SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 ALL, TEXT = [[True, True, True]], [[True, False, False]]
@@ -68,6 +77,11 @@ def test_other_emotions_have_no_conversation() -> None:
         {"temperature": 1.0},
         {"uncertain_below": {"text": -0.1}},
         {"uncertain_below": {"text": float("nan")}},
+        {"priors": "even"},
+        {"priors": {"mine": dict.fromkeys(SEVEN, 1 / 7)}},
+        {"priors": {"conversation": {"neutral": 1.0}}},
+        {"priors": {"conversation": dict.fromkeys(SEVEN, 0.0)}},
+        {"priors": {"conversation": dict.fromkeys(SEVEN, float("nan"))}},
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(found: dict[str, object]) -> None:
@@ -81,4 +95,15 @@ def test_what_is_written_is_read() -> None:
         temperature={"text": 1.5, "text+audio, rows alone": 2.0},
         uncertain_below={"audio": 0.6},
     )
-    assert Calibration.from_dict(SEVEN, calibration.to_dict()) == calibration
+    read = Calibration.from_dict(SEVEN, calibration.to_dict())
+    assert read == replace(calibration, priors=read.priors)
+    assert read.to_dict() == calibration.to_dict()
+    for name in PRIORS:
+        np.testing.assert_array_equal(read.prior(name), calibration.prior(name))
+
+
+def test_a_bundle_s_own_prior_counts() -> None:
+    grim = {**dict.fromkeys(SEVEN, 0.05), "sadness": 0.7}
+    calibration = Calibration.from_dict(SEVEN, {"priors": {CONVERSATION: grim}})
+    np.testing.assert_allclose(calibration.prior(CONVERSATION), [grim[e] for e in SEVEN])
+    np.testing.assert_allclose(calibration.prior(BALANCED), 1 / 7)
