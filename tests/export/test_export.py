@@ -1,6 +1,7 @@
 """Checkpoint -> bundle -> int8, on a small untrained model: the very code that ships real ones."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,10 @@ def test_int8_is_smaller_and_close(exported: Path) -> None:
     sizes = {p: (exported / f"model.{p}.onnx").stat().st_size for p in ("fp32", "int8")}
     # A scale per word is a sixth of a table as narrow as this one.
     assert sizes["int8"] < 0.43 * sizes["fp32"]
+    constants = onnx.load(exported / "model.int8.onnx").graph.initializer
+    wide = [i for i in constants if math.prod(i.dims) > 8192]
+    kinds = {onnx.TensorProto.DataType.Name(i.data_type) for i in wide}
+    assert kinds == {"INT8", "FLOAT16"}  # what is not int8 is stored in half
     batch = inputs(1, 9, 40, 31)
     fp32, int8 = (OrtEngine(Bundle.load(exported, p).model).infer(batch) for p in sizes)
     assert np.abs(fp32["emotion"] - int8["emotion"]).max() < 0.1
