@@ -33,6 +33,7 @@ _SMOOTHING = {"int8-dynamic": 0.5, "int8-qdq": 0.75, "mixed": 0.75}
 # Weights of a product that int8-dynamic leaves in fp32: 64 x 128 and less take as long in int8, and
 # the first of them, which all modalities share, made half of the difference to voices.
 _SMALL = 8192
+_FEW = 8192  # numbers of a constant that int8-dynamic does not trouble to store in half precision
 
 
 class Maker:
@@ -94,7 +95,7 @@ class Maker:
         int8.store_weights(model, self._nodes)
         int8.multiply_in_int8(model, [name for name in self._nodes if name not in excluded])
         int8.dequantize_weights(model, excluded)
-        store_in_half(model, above=_SMALL)
+        store_in_half(model, above=_FEW)
         del model.graph.value_info[:]  # shapes that only quantization wanted
         return bytes(model.SerializeToString())
 

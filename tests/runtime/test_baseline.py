@@ -81,7 +81,8 @@ def test_a_bundle_without_neutral_is_opened_where_no_baseline_is_wanted(
     packets: list[Packet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = tuple("calm" if name == "neutral" else name for name in EMOTIONS)
-    bundle = replace(Bundle.load(), emotions=names)
+    bundle = Bundle.load()
+    bundle = replace(bundle, emotions=names, info={**bundle.info, "calibration": {}})
     monkeypatch.setattr(Bundle, "load", lambda folder: bundle)
     source = Script([packet for packet in packets if isinstance(packet, AudioChunk)])
     source.modalities = frozenset({"audio"})

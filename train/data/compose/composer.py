@@ -178,20 +178,11 @@ class Composer:
         augment: bool,
         labelled: bool | None = None,
     ) -> Utterance:
-        parts = self._config.labelled_parts
-        audio, embedding, loud = self._voices.draw(
-            rng, split, shown["audio"], augment=augment, labelled=labelled, labelled_parts=parts
-        )
+        how: dict[str, Any] = {"augment": augment, "labelled": labelled}
+        how["labelled_parts"] = self._config.labelled_parts
+        audio, embedding, loud = self._voices.draw(rng, split, shown["audio"], **how)
         n_rows = max(round(len(audio) / SPEC.audio_rate_hz * SPEC.vision_rate_hz) or 40, 4)
-        vision, wide = self._faces.draw(
-            rng,
-            split,
-            shown["vision"],
-            n_rows,
-            augment=augment,
-            labelled=labelled,
-            labelled_parts=parts,
-        )
+        vision, wide = self._faces.draw(rng, split, shown["vision"], n_rows, **how)
         strengths = [
             strength
             for rows, m, strength in ((audio, "audio", loud), (vision, "vision", wide))
