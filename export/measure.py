@@ -1,9 +1,9 @@
 """How good a model is on each corpus alone: `python -m export.measure --data DIR`.
 
-Every line is one metric of one modality on the held-out people or sentences of one corpus, for the
-torch model, every ONNX model of the bundle, and the teacher if there is one. Each model runs as on
-the device: one utterance at a time, with the features of the runtime. Composed utterances and
-subsets of modalities: `export.parity`.
+Every line is one metric of one modality on the held-out people or sentences of one corpus, for
+every ONNX model of the bundle, and for the torch model and the teacher where they are given. Each
+model runs as on the device: one utterance at a time, with the features of the runtime. Composed
+utterances and subsets of modalities: `export.parity`.
 """
 
 import sys
@@ -20,7 +20,7 @@ from runtime.errors import DmdLiveError
 from runtime.judging.calibration import CONVERSATION, Calibration
 from runtime.store.bundle import Bundle
 from train import checkpoint
-from train.config import Config
+from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance
 from train.loop import Predictions, predict
@@ -40,14 +40,16 @@ _Retell = Callable[[Utterance], Utterance]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Measure a checkpoint and its bundle on the held-out part of every corpus.
+    """Measure a bundle, and the checkpoint it is made of, on the held-out part of every corpus.
 
     Prints a Markdown table, writes it into bundle.json, and draws coverage.png: how much of the
     composed test is left, and how much of that is wrong, by the confidence asked for.
     """
 
-    checkpoint: str = option("checkpoint", metavar="DIR", help="what train.run wrote")
-    bundle: str = option("bundle", metavar="DIR", help="the bundle that export.graph wrote from it")
+    bundle: str = option("bundle", metavar="DIR", help="the bundle that export.graph wrote")
+    checkpoint: str | None = option(
+        None, metavar="DIR", help="what it is made of: measured too; default: the bundle alone"
+    )
     teacher: str | None = option(None, metavar="DIR", help="checkpoint of the teacher, if any")
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
@@ -76,34 +78,32 @@ def main() -> int:
 
 def run(options: Options) -> list[Measured]:
     """Measure, print the table, write it and the picture into the bundle. Raises DmdLiveError."""
-    source, folder, data = (
-        checkpoint.load(Path(options.checkpoint)),
-        Path(options.bundle),
-        Path(options.data),
-    )
-    info = bundle.read_of(folder, source.folder, source.info["weights_sha256"])
-    tokenizer = source.folder / "tokenizer.json"
+    folder, data, cache = Path(options.bundle), Path(options.data), Path(options.cache)
+    loaded = Bundle.load(folder)
+    info, calibration, tokenizer = loaded.info, loaded.calibration, loaded.tokenizer_json
+    settings = from_dict(info["provenance"]["config"])
     models: dict[str, Infer] = {}
     retell: dict[str, _Retell] = {}
     if options.teacher is not None:
         teacher = Teacher(Path(options.teacher), torch.device("cpu"))
         models["teacher"] = _torch(teacher.model, teacher.calibration)
         retell["teacher"] = teacher.retold
-    calibration = Bundle.load(folder).calibration
-    models["torch"] = _torch(source.model, calibration)
+    if options.checkpoint is not None:
+        source = checkpoint.load(Path(options.checkpoint))
+        bundle.read_of(folder, source.folder, source.info["weights_sha256"])
+        models["torch"] = _torch(source.model, calibration)
     for precision in info["models"]:
         engine = OrtEngine(Bundle.load(folder, precision).model)
         models[precision] = _onnx(engine, calibration)
-    reads = source.config.data.unheard_share < 1.0
-    every = lines(data, Path(options.cache), tokenizer, embeddings=reads)
+    every = lines(data, cache, tokenizer, embeddings=settings.data.unheard_share < 1.0)
     found = measure(models, every, retell)
     print(table(found))
     # As it is now: another command may have written to it in the meantime.
     documents = sorted({*bundle.read(folder).get("documents", []), "coverage.png"})
     draw(
         folder / "coverage.png",
-        models.get("int8", models["torch"]),
-        _composed_test(data, source.config, tokenizer, Path(options.cache)),
+        models.get("int8", models[loaded.precision]),
+        compose(data, settings, tokenizer, cache).held_out("test"),
         calibration,
     )
     measured = {
@@ -149,12 +149,6 @@ def table(found: Sequence[Measured]) -> str:
         )
         rows.append(f"| {line.name} | {line.metric} | {line.n} | {' / '.join(values)} |")
     return "\n".join(rows)
-
-
-def _composed_test(
-    data: Path, settings: Config, tokenizer: Path, cache: Path
-) -> Sequence[Utterance]:
-    return compose(data, settings, tokenizer, cache).held_out("test")
 
 
 def _torch(model: DMD, calibration: Calibration) -> Infer:

@@ -74,13 +74,12 @@ def run(options: Options) -> None:
     write_json(
         Path(options.out),
         {
-            **fitted.to_dict(),
+            **replace(fitted, fitted_on=tuple(left_out)).to_dict(),
             "fold": {
                 "corpora": fold.config.data.corpora,
                 "weights_sha256": fold.info["weights_sha256"],
                 "commit": fold.info["commit"],
             },
-            "fitted_on": left_out,
             "commit": commit(),
         },
     )

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.features.embedding import no_embedding
@@ -152,10 +150,18 @@ def fit_subset(name: str, found: Predictions, emotions: Sequence[str]) -> tuple[
     people, and would make the model surer than it learned to be.
     """
     logits, labels = found["logits"], found["emotion_label"]
-    temperature = max(1.0, round(fit_temperature(logits, labels), 3))
-    name = name.removesuffix(UNHEARD)
-    fitted = Calibration(emotions=tuple(emotions), temperature={name: temperature})
-    return temperature, round(_threshold(fitted, logits, found["present"], labels), 3)
+    # Labels count as often as they come in conversation.
+    prior = Calibration(emotions=tuple(emotions)).prior(CONVERSATION)
+    share = np.bincount(labels, minlength=len(prior)) / len(labels)
+    weight = prior[labels] / share[labels]
+    temperature = max(1.0, round(fit_temperature(logits, labels, weight), 3))
+    fitted = Calibration(
+        emotions=tuple(emotions), temperature={name.removesuffix(UNHEARD): temperature}
+    )
+    probabilities = fitted.probabilities(logits, found["present"], CONVERSATION)
+    # One half at least: an answer that is less likely than that is wrong more often than right.
+    needed = max(0.5, risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight))
+    return temperature, round(needed, 3)
 
 
 def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float]:
@@ -166,15 +172,3 @@ def not_below_one_sense(uncertain_below: Mapping[str, float]) -> dict[str, float
         senses = [m + (unheard if m == "audio" else "") for m in alone.split("+")]
         out[subset] = max(needed, min(uncertain_below.get(m, 0.0) for m in senses))
     return out
-
-
-def _threshold(
-    calibration: Calibration, logits: NDArray[Any], present: NDArray[Any], labels: NDArray[Any]
-) -> float:
-    """The confidence needed in conversation: labels count as often as they come there. One half at
-    least: an answer that is less likely than that is wrong more often than right."""
-    prior = calibration.prior(CONVERSATION)
-    share = np.bincount(labels, minlength=len(prior)) / len(labels)
-    weight = prior[labels] / share[labels]
-    probabilities = calibration.probabilities(logits, present, CONVERSATION)
-    return max(0.5, risk_threshold(probabilities, labels, _ACCEPTED_ERROR, weight))

@@ -182,8 +182,8 @@ def fit_temperature(logits: Array, labels: Array, weight: Array | None = None) -
     """The temperature that minimises the negative log-likelihood of held-out labels.
 
     `logits` (n, k) for labels that are equally common, `labels` (n,), `weight` (n,): how much each
-    counts. What labels are not equally common is added to the logits, as where they are used.
-    Guo et al. 2017, section 4.2.
+    counts. How common the labels are is added to the logits first, as where they are used
+    (`Calibration.probabilities`). Guo et al. 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -194,7 +194,7 @@ def fit_temperature(logits: Array, labels: Array, weight: Array | None = None) -
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        scores = logits / np.exp(log_temperature) + log_prior
+        scores = (logits + log_prior) / np.exp(log_temperature)
         return float(-np.average(log_softmax(scores, axis=1)[rows, labels], weights=counts))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-1.4, 1.8), method="bounded").x))

@@ -2,8 +2,9 @@
 each emotion is where the answer is used.
 
 The graph is trained for a world in which all emotions are equally common. Among people they are
-not: p(e | x) is proportional to softmax(logits / T)(e) times prior(e) (Saerens et al. 2002, eq. 4).
-T differs by what is present, for faces are read more surely than voices (Guo et al. 2017).
+not: p(e | x) is proportional to (softmax(logits)(e) times prior(e)) to the power of 1 / T (Saerens
+et al. 2002, eq. 4; Guo et al. 2017, section 4.2). So T says how sure an answer is, never which it
+is. It differs by what is present, for faces are read more surely than voices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,12 +47,14 @@ class Calibration:
     """`emotions`: names, in the order of the logits. By name of a subset: `temperature`, above 0,
     and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none.
     Voices that no encoder has heard have entries of their own, or else those of the others.
-    `priors`: by name of a prior, how often each emotion occurs, in any unit."""
+    `priors`: by name of a prior, how often each emotion occurs, in any unit. `fitted_on`: corpora
+    that no training has seen, on which `train.calibrate` fitted; none for the validation split."""
 
     emotions: tuple[str, ...]
     temperature: Mapping[str, float] = field(default_factory=dict)
     uncertain_below: Mapping[str, float] = field(default_factory=dict)
     priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fitted_on: tuple[str, ...] = ()
 
     def prior(self, name: str) -> NDArray[np.float64]:
         """(n_emotions,) how common each emotion is, summing to 1. Raises UsageError for a name that
@@ -84,7 +87,8 @@ class Calibration:
         temperature = np.array(
             [_entry(self.temperature, row, heard, 1.0) for row in np.asarray(present, bool)]
         )
-        scores = np.asarray(logits, np.float64) / temperature[:, None] + np.log(self.prior(prior))
+        shifted = np.asarray(logits, np.float64) + np.log(self.prior(prior))
+        scores = shifted / temperature[:, None]
         scores -= scores.max(axis=1, keepdims=True)
         found = np.exp(scores)
         return np.asarray(found / found.sum(axis=1, keepdims=True))
@@ -95,6 +99,7 @@ class Calibration:
             "temperature": dict(self.temperature),
             "uncertain_below": dict(self.uncertain_below),
             "priors": {name: dict(self._often(name)) for name in PRIORS},
+            "fitted_on": list(self.fitted_on),
         }
 
     @classmethod
@@ -115,7 +120,15 @@ class Calibration:
                 ):
                     raise BundleError(f"calibration: {name} of {subset!r} is {value!r}")
                 values[subset] = float(value)
-        return cls(emotions=tuple(emotions), **parts, priors=_priors(emotions, found))
+        fitted_on = found.get("fitted_on", [])
+        if not isinstance(fitted_on, list) or not all(isinstance(name, str) for name in fitted_on):
+            raise BundleError(f"calibration: fitted_on is {fitted_on!r}, not names of corpora")
+        return cls(
+            emotions=tuple(emotions),
+            **parts,
+            priors=_priors(emotions, found),
+            fitted_on=tuple(fitted_on),
+        )
 
 
 def _priors(emotions: Sequence[str], found: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -37,6 +37,18 @@ def test_every_subset_has_a_temperature_of_its_own() -> None:
     np.testing.assert_allclose(softer, whole**0.25 / (whole**0.25).sum())
 
 
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_temperature_says_how_sure_an_answer_is_and_never_which(prior: str) -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (200, 7))
+    present = np.repeat(TEXT, 200, axis=0)
+    as_is, softer = (
+        Calibration(emotions=SEVEN, temperature={"text": t}).probabilities(logits, present, prior)
+        for t in (1.0, 3.0)
+    )
+    np.testing.assert_array_equal(softer.argmax(axis=1), as_is.argmax(axis=1))
+    assert (softer.max(axis=1) < as_is.max(axis=1)).all()
+
+
 def test_a_voice_that_no_encoder_has_heard_has_a_temperature_and_a_threshold_of_its_own() -> None:
     calibration = Calibration(
         emotions=SEVEN,
@@ -77,6 +89,8 @@ def test_other_emotions_have_no_conversation() -> None:
         {"temperature": 1.0},
         {"uncertain_below": {"text": -0.1}},
         {"uncertain_below": {"text": float("nan")}},
+        {"fitted_on": "meld"},
+        {"fitted_on": [1]},
         {"priors": "even"},
         {"priors": {"mine": dict.fromkeys(SEVEN, 1 / 7)}},
         {"priors": {"conversation": {"neutral": 1.0}}},
@@ -94,6 +108,7 @@ def test_what_is_written_is_read() -> None:
         emotions=SEVEN,
         temperature={"text": 1.5, "text+audio, rows alone": 2.0},
         uncertain_below={"audio": 0.6},
+        fitted_on=("meld", "ravdess"),
     )
     read = Calibration.from_dict(SEVEN, calibration.to_dict())
     assert read == replace(calibration, priors=read.priors)

@@ -203,7 +203,9 @@ def test_a_temperature_is_found_whatever_is_common() -> None:
     labels = rng.choice(7, 6_000, p=[0.05, 0.05, 0.05, 0.1, 0.6, 0.1, 0.05])
     seen = 2.0 * np.eye(7)[labels] + rng.normal(0.0, 1.0, (6_000, 7))
     logits = 2.0 * seen  # of Gaussians 2 apart, were all labels equally common
-    assert fit_temperature(2.5 * logits, labels) == pytest.approx(2.5, rel=0.1)
+    common = np.log(np.bincount(labels) / len(labels))
+    too_sure = 2.5 * (logits + common) - common
+    assert fit_temperature(too_sure, labels) == pytest.approx(2.5, rel=0.1)
     assert fit_temperature(logits, labels, np.ones(6_000)) == pytest.approx(1.0, rel=0.1)
 
 

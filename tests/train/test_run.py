@@ -278,10 +278,12 @@ def test_each_corpus_is_measured_alone(
     info = writer.read(folder)
     assert [line["values"] for line in info["measured"]["lines"]] == [x.values for x in lines]
     assert "coverage.png" in info["files"]
-    # Measured once more after a change of the picture, as after another quantization.
-    monkeypatch.setattr(measure, "measure", lambda *_: lines)
+    # Once more, without the checkpoint, after a change of the picture as after a quantization.
+    asked: list[list[str]] = []
+    monkeypatch.setattr(measure, "measure", lambda models, *_: asked.append([*models]) or lines)
     monkeypatch.setattr(measure, "draw", lambda path, *_: path.write_bytes(b"another"))
-    measure.run(measure.Options(**where, bundle=str(folder), checkpoint=str(trained)))
+    measure.run(measure.Options(**where, bundle=str(folder)))
+    assert asked == [["fp32"]]
     assert writer.read(folder)["measured"]["lines"] == info["measured"]["lines"]
 
 
