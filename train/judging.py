@@ -29,6 +29,7 @@ __all__ = ["Judge", "calibrate", "fit_subset", "not_below_one_sense", "selecting
 
 _N_RATED = 2_000  # validation sentences that a model of words alone is chosen by, at most
 _ACCEPTED_ERROR = 0.2  # share of wrong predictions among those that are not called uncertain
+_WORDS_SHARE = 0.5  # docs/measured.md, "Words that are read twice"
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ def calibrate(
     """
     temperature, uncertain_below = {}, {}
     utterances, unheard = list(utterances), list[Utterance]()
+    fitted = Calibration(emotions=tuple(emotions), words_share=_WORDS_SHARE)
+    alone = judge.predict(utterances, ("text",))["logits"]
+    share = fitted.share_of_words(alone, CONVERSATION)[:, None]
     ways = [(subset, "") for subset in SUBSETS]
     if judge.dmd.config.embedding_audio:
         unheard = [replace(u, audio_embedding=no_embedding()) for u in utterances]
@@ -130,14 +134,16 @@ def calibrate(
             shown = corpus.told("valid")
         found = judge.predict(shown, subset)
         complete = found["present"].sum(axis=1) == len(subset)
+        if "text" in subset and len(subset) > 1:  # as runtime/judging/reading.py does
+            found["logits"] = (1 - share) * found["logits"] + share * alone
         known = (found["emotion_label"] >= 0) & complete
         if not known.any():
             continue
         name = "+".join(subset) + way
         chosen = {key: values[known] for key, values in found.items()}
         temperature[name], uncertain_below[name] = fit_subset(name, chosen, emotions)
-    return Calibration(
-        emotions=tuple(emotions),
+    return replace(
+        fitted,
         temperature=temperature,
         uncertain_below=not_below_one_sense(uncertain_below),
     )

@@ -47,13 +47,16 @@ class Calibration:
     """`emotions`: names, in the order of the logits. By name of a subset: `temperature`, above 0,
     and `uncertain_below`, the confidence that an answer needs; 1 and 0 where there is none.
     Voices that no encoder has heard have entries of their own, or else those of the others.
-    `priors`: by name of a prior, how often each emotion occurs, in any unit. `fitted_on`: corpora
-    that no training has seen, on which `train.calibrate` fitted; none for the validation split."""
+    `priors`: by name of a prior, how often each emotion occurs, in any unit. `words_share`: what
+    the reading of the words alone counts, in [0, 1), where they show an emotion and another sense
+    is there (`reading.py`). `fitted_on`: corpora that no training has seen, on which
+    `train.calibrate` fitted; none for the validation split."""
 
     emotions: tuple[str, ...]
     temperature: Mapping[str, float] = field(default_factory=dict)
     uncertain_below: Mapping[str, float] = field(default_factory=dict)
     priors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    words_share: float = 0.0
     fitted_on: tuple[str, ...] = ()
 
     def prior(self, name: str) -> NDArray[np.float64]:
@@ -73,6 +76,13 @@ class Calibration:
     def needed(self, present: Sequence[bool], *, heard: bool = True) -> float:
         """The confidence that an answer needs; `heard`: by a recogniser's encoder."""
         return _entry(self.uncertain_below, present, heard, 0.0)
+
+    def share_of_words(self, alone: NDArray[Any], prior: str) -> NDArray[np.float64]:
+        """(n,) what the words' own reading counts in each answer, from its (n, n_emotions) logits:
+        `words_share` where they show an emotion, 0 where neutral is likeliest."""
+        shows = np.array([emotion != "neutral" for emotion in self.emotions])
+        best = (np.asarray(alone, np.float64) + np.log(self.prior(prior))).argmax(axis=1)
+        return np.asarray(self.words_share * shows[best])
 
     def probabilities(
         self,
@@ -99,6 +109,7 @@ class Calibration:
             "temperature": dict(self.temperature),
             "uncertain_below": dict(self.uncertain_below),
             "priors": {name: dict(self._often(name)) for name in PRIORS},
+            "words_share": self.words_share,
             "fitted_on": list(self.fitted_on),
         }
 
@@ -120,6 +131,10 @@ class Calibration:
                 ):
                     raise BundleError(f"calibration: {name} of {subset!r} is {value!r}")
                 values[subset] = float(value)
+        words_share = found.get("words_share", 0.0)
+        number = isinstance(words_share, (int, float)) and not isinstance(words_share, bool)
+        if not number or not 0.0 <= words_share < 1.0:
+            raise BundleError(f"calibration: words_share is {words_share!r}, not in [0, 1)")
         fitted_on = found.get("fitted_on", [])
         if not isinstance(fitted_on, list) or not all(isinstance(name, str) for name in fitted_on):
             raise BundleError(f"calibration: fitted_on is {fitted_on!r}, not names of corpora")
@@ -127,6 +142,7 @@ class Calibration:
             emotions=tuple(emotions),
             **parts,
             priors=_priors(emotions, found),
+            words_share=float(words_share),
             fitted_on=tuple(fitted_on),
         )
 

@@ -18,6 +18,7 @@ from ..store.bundle import Bundle
 from .baseline import Baseline
 from .calibration import CONVERSATION
 from .evidence import PRESENT, Evidence
+from .reading import read
 from .reasons import MOST, Rest, disagreement, face_reason, voice_reason, word_reason
 
 __all__ = ["Judge", "newest_that_fit"]
@@ -106,7 +107,7 @@ class Judge:
             audio_embedding=evidence.audio_embedding,
             vision=evidence.vision,
         )
-        out = self._engine.infer(pack(rows))
+        out = self._read(pack(rows))
         estimate = self._estimate(out, rows, modalities)
         reasons = self._because(evidence, rows, words, habits, estimate)
         estimate = self._learn(evidence, words, habits, estimate)
@@ -167,6 +168,10 @@ class Judge:
             disagree=disagreement(alone, weight),
         )
 
+    def _read(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Graph inputs -> graph outputs."""
+        return read(self._engine, inputs, self._calibration, self._prior)
+
     def _calibrated(self, logits: Float, present: list[bool], heard: bool) -> NDArray[np.float64]:
         """(n, n_emotions) logits -> probabilities."""
         return self._calibration.probabilities(
@@ -197,7 +202,7 @@ class Judge:
                 rows,
                 self._text,
                 lambda inputs: self._calibrated(
-                    self._engine.infer(inputs)["emotion"], present, bool(rows.audio_embedding.any())
+                    self._read(inputs)["emotion"], present, bool(rows.audio_embedding.any())
                 ),
             )
         order = sorted(reasons, key=lambda name: -estimate.weight[name])

@@ -49,6 +49,15 @@ def test_a_temperature_says_how_sure_an_answer_is_and_never_which(prior: str) ->
     assert (softer.max(axis=1) < as_is.max(axis=1)).all()
 
 
+def test_words_count_by_themselves_where_they_show_an_emotion() -> None:
+    calibration = Calibration(emotions=SEVEN, words_share=0.4)
+    glad, plain, hardly = 3.0 * np.eye(7)[[3, 4, 2]] - [[0.0]] * 3
+    hardly = hardly / 3.0  # less than neutral is commoner than fear
+    alone = np.array([glad, plain, hardly])
+    np.testing.assert_array_equal(calibration.share_of_words(alone, CONVERSATION), [0.4, 0.0, 0.0])
+    np.testing.assert_array_equal(calibration.share_of_words(alone, BALANCED), [0.4, 0.0, 0.4])
+
+
 def test_a_voice_that_no_encoder_has_heard_has_a_temperature_and_a_threshold_of_its_own() -> None:
     calibration = Calibration(
         emotions=SEVEN,
@@ -89,6 +98,9 @@ def test_other_emotions_have_no_conversation() -> None:
         {"temperature": 1.0},
         {"uncertain_below": {"text": -0.1}},
         {"uncertain_below": {"text": float("nan")}},
+        {"words_share": 1.0},
+        {"words_share": float("nan")},
+        {"words_share": True},
         {"fitted_on": "meld"},
         {"fitted_on": [1]},
         {"priors": "even"},
@@ -108,6 +120,7 @@ def test_what_is_written_is_read() -> None:
         emotions=SEVEN,
         temperature={"text": 1.5, "text+audio, rows alone": 2.0},
         uncertain_below={"audio": 0.6},
+        words_share=0.5,
         fitted_on=("meld", "ravdess"),
     )
     read = Calibration.from_dict(SEVEN, calibration.to_dict())
