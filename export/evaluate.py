@@ -58,6 +58,12 @@ class Options:
         choices=("auto", "vosk", "moonshine", "none"),
         help="recogniser for the words of clips",
     )
+    words_share: float | None = option(
+        None,
+        metavar="SHARE",
+        help="what the reading of the words alone counts, from 0 to below 1, where they show an "
+        "emotion and another sense is there; default: as the bundle says",
+    )
     json: str | None = option(None, metavar="FILE", help="write all numbers to this file")
 
 
@@ -89,6 +95,7 @@ def run(options: Options) -> dict[str, Any]:
         prior=options.prior,
         stt=options.stt,
         together=options.session == "folder",
+        words_share=options.words_share,
     )
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "texts": product.texts,
@@ -100,7 +107,11 @@ def run(options: Options) -> dict[str, Any]:
     for name, measure in parts.items():
         path = folder / ("texts.csv" if name == "texts" else name)
         if path.exists():
-            how = {"prior": options.prior, "model_sha256": product.model_sha256}
+            how = {
+                "prior": options.prior,
+                "words_share": product.words_share,
+                "model_sha256": product.model_sha256,
+            }
             found[name] = measure(path) | how
     if not any(part["n"] or part["unreadable"] for part in found.values()):
         raise UsageError(

@@ -58,17 +58,29 @@ class Product:
     """The parts of the product that judge a file. Raises DmdLiveError.
 
     `folder`, `precision`: of the bundle, None for the built-in one; `prior`, `stt`: as the device
-    takes them; `together`: voices come one after the other, as of one session.
+    takes them; `together`: voices come one after the other, as of one session; `words_share`: what
+    the words' own reading counts, None for as the bundle says.
     """
 
     def __init__(
-        self, folder: Path | None, precision: str | None, *, prior: str, stt: str, together: bool
+        self,
+        folder: Path | None,
+        precision: str | None,
+        *,
+        prior: str,
+        stt: str,
+        together: bool,
+        words_share: float | None = None,
     ) -> None:
         self._bundle = Bundle.load(folder, precision)
+        if words_share is not None:
+            counted = {**self._bundle.info["calibration"], "words_share": words_share}
+            self._bundle = replace(self._bundle, info={**self._bundle.info, "calibration": counted})
         self._engine = OrtEngine(self._bundle.model)
         self._text = TextFeatures(self._bundle.tokenizer_json)
         self._prior, self._stt, self._together = prior, stt, together
         self.emotions = self._bundle.emotions
+        self.words_share = self._bundle.calibration.words_share
         self.model_sha256 = hashlib.sha256(self._bundle.model).hexdigest()
 
     @cached_property

@@ -23,7 +23,8 @@ from runtime.features.pack import Rows, pack
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from runtime.features.vision import VisionFeatures
-from runtime.judging.calibration import subset_name
+from runtime.judging.calibration import CONVERSATION, subset_name
+from runtime.judging.reading import read
 from runtime.store import models
 from runtime.store.bundle import Bundle
 from tests.sound import write_wav
@@ -53,7 +54,8 @@ class Judge:
         """Probabilities by emotion, and sentiment."""
         ids = self._text.ids(text) if text else np.zeros(0, np.int64)
         heard = SpeechStatistics().normalise(audio)
-        out = self._engine.infer(pack(Rows(text=ids, audio=heard, vision=vision)))
+        rows = pack(Rows(text=ids, audio=heard, vision=vision))
+        out = read(self._engine, rows, self._calibration, CONVERSATION)
         self.present = [len(ids) > 0, len(heard) > 0, len(vision) > 0]
         (values,) = self._calibration.probabilities(out["emotion"], np.array([self.present]))
         found = dict(zip(self.emotions, values.tolist(), strict=True))

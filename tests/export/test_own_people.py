@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ import pytest
 from export import evaluate, tables
 from export.evaluate import Options
 from export.scores import sentiment_scores
-from runtime.errors import UsageError
+from runtime.errors import BundleError, UsageError
 from runtime.store.bundle import Bundle
 from tests.sound import write_wav
 
@@ -83,10 +84,13 @@ def test_everything_is_measured_and_named(
 def test_what_cannot_be_read_at_all_has_every_key(tmp_path: Path) -> None:
     (tmp_path / "faces" / "happiness").mkdir(parents=True)
     (tmp_path / "faces" / "happiness" / "a.png").write_bytes(b"no picture")
-    faces = evaluate.run(Options(data=str(tmp_path), prior="balanced"))["faces"]
+    options = Options(data=str(tmp_path), prior="balanced", words_share=0.25)
+    faces = evaluate.run(options)["faces"]
     assert faces.keys() >= {*KEYS, "model_sha256"}
     assert (faces["n"], faces["unreadable"], faces["uar"]) == (0, 1, None)
-    assert faces["prior"] == "balanced"
+    assert (faces["prior"], faces["words_share"]) == ("balanced", 0.25)
+    with pytest.raises(BundleError, match=r"words_share is 1.0, not in \[0, 1\)"):
+        evaluate.run(replace(options, words_share=1.0))
 
 
 def test_a_bundle_s_certificate_is_filled_and_sealed_again(tmp_path: Path, root: Path) -> None:
