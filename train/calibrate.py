@@ -1,10 +1,10 @@
 """How sure a model may be among strangers: `python -m train.calibrate --checkpoint FOLD ...`.
 
-A model is rightly surer about people it has learned from than about anybody else. A fold is the
-same recipe trained without some corpora of words and voices; its temperatures and thresholds are
-fitted on utterances composed of nothing but those (faces: of a validation split), and serve the
-model that was trained with all of them. `export.graph --calibration FILE` puts them into the
-bundle.
+A model is rightly surer about people like those it has learned from than about anybody else, and a
+device meets both. A fold is the same recipe trained without some corpora of words and voices. Its
+temperatures and thresholds are fitted on as many utterances of strangers, composed of nothing but
+those corpora (faces: of a validation split), as of its own validation split. They serve the model
+that was trained with all of them. `export.graph --calibration FILE` puts them into the bundle.
 """
 
 import json
@@ -18,8 +18,10 @@ from runtime.errors import DmdLiveError, UsageError
 from runtime.judging.calibration import Calibration
 
 from . import checkpoint
+from .config import DataConfig
 from .data import corpora
 from .data.compose import Composer
+from .data.open import compose
 from .judging import Judge, calibrate
 from .prepare import prepare
 from .provenance import commit, write_json
@@ -42,7 +44,7 @@ class Options:
     )
     data: str = option(metavar="DIR", help="folder of the corpora (train/data/corpora.py)")
     out: str = option("calibration.json", metavar="FILE", help="the file to write")
-    n: int = option(1_400, metavar="N", help="how many utterances to compose from them")
+    n: int = option(1_400, metavar="N", help="how many utterances to compose of either kind")
     cache: str = option("build/features", metavar="DIR", help="where extracted features are kept")
 
 
@@ -64,9 +66,21 @@ def run(options: Options) -> None:
     seen = {*fold.config.data.corpora.split()} & {*left_out}
     if seen:
         raise UsageError(f"{fold.folder}: was trained with {', '.join(sorted(seen))}")
-    composer = strangers(fold, left_out, options)
+    many = replace(fold.config.data, n_valid=options.n, n_told=options.n)
+    both = [
+        strangers(fold, many, left_out, options),
+        compose(
+            Path(options.data),
+            replace(fold.config, data=many),
+            fold.folder / "tokenizer.json",
+            Path(options.cache),
+        ),
+    ]
     fitted = calibrate(
-        Judge(fold.model, "fp32"), composer, composer.held_out("valid"), fold.info["emotions"]
+        Judge(fold.model, "fp32"),
+        [u for composer in both for u in composer.held_out("valid")],
+        fold.info["emotions"],
+        [u for composer in both for u in composer.told("valid")],
     )
     for name, temperature in fitted.temperature.items():
         needed = fitted.uncertain_below[name]
@@ -85,7 +99,9 @@ def run(options: Options) -> None:
     )
 
 
-def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Options) -> Composer:
+def strangers(
+    fold: checkpoint.Checkpoint, settings: DataConfig, left_out: Sequence[str], options: Options
+) -> Composer:
     """Utterances composed from corpora that the fold has not seen: their validation sentences, all
     voices but those of the test split, and faces of the validation split."""
     data, cache = Path(options.data), Path(options.cache)
@@ -103,7 +119,7 @@ def strangers(fold: checkpoint.Checkpoint, left_out: Sequence[str], options: Opt
             faces=[(r, row) for r, row in seen if r.split == "valid"],
         ),
         fold.folder / "tokenizer.json",
-        replace(fold.config.data, n_valid=options.n, n_told=options.n),
+        settings,
         seed=fold.config.seed,
     )
 

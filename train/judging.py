@@ -110,14 +110,18 @@ def validate(judge: Judge, utterances: Iterable[Utterance]) -> tuple[float, dict
 
 
 def calibrate(
-    judge: Judge, corpus: Corpus, utterances: Iterable[Utterance], emotions: Sequence[str]
+    judge: Judge,
+    utterances: Iterable[Utterance],
+    emotions: Sequence[str],
+    told: Sequence[Utterance] = (),
 ) -> Calibration:
     """A temperature for each of the seven subsets of modalities, for they differ in how sure they
     are; and the confidence that predictions of a subset need to be wrong as rarely as
     `_ACCEPTED_ERROR`, where emotions are as common as in conversation. Where the model reads a
     recogniser's encoder, both also for voices without it.
 
-    Text alone is calibrated on sentences in their natural frequency where the corpus has them.
+    `told`: sentences in their natural frequency, which text alone is calibrated on; otherwise on
+    `utterances` too.
     """
     temperature, uncertain_below = {}, {}
     utterances, unheard = list(utterances), list[Utterance]()
@@ -130,8 +134,8 @@ def calibrate(
         ways += [(subset, UNHEARD) for subset in SUBSETS if "audio" in subset]
     for subset, way in ways:
         shown: Iterable[Utterance] = unheard if way else utterances
-        if subset == ("text",) and isinstance(corpus, Composer):
-            shown = corpus.told("valid")
+        if subset == ("text",) and told:
+            shown = told
         found = judge.predict(shown, subset)
         complete = found["present"].sum(axis=1) == len(subset)
         if "text" in subset and len(subset) > 1:  # as runtime/judging/reading.py does

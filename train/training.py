@@ -120,7 +120,8 @@ def train(settings: Config, options: Options) -> None:
     state.restore_best(model)
     judge = Judge(dmd, settings.optim.precision, scale=settings.data.sentiment_scale)
     if emotions:
-        judge = replace(judge, calibration=calibrate(judge, corpus, valid, emotions))
+        told = corpus.told("valid") if isinstance(corpus, Composer) else []
+        judge = replace(judge, calibration=calibrate(judge, valid, emotions, told))
 
     metrics = {"valid": judge.table(valid)}
     if "test" in splits:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,10 @@ from runtime.store.bundle import Bundle
 from tests.train import tiny
 from train import calibrate, checkpoint, teacher
 from train.calibrate import Options
+from train.config import Config
+from train.data.compose import Composer
 from train.data.corpora import EMOTIONS
+from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.judging import Judge, validate
 from train.judging import calibrate as calibrated
@@ -52,7 +54,17 @@ def test_strangers_say_how_sure_it_may_be(
         checkpoint=str(fold), corpora="goemotions ravdess", faces="ckplus48", data=str(data),
         out=str(out), n=14, cache=str(data / "cache"),
     )  # fmt: skip
+    n_composed = []
+
+    def compose_here(folder: Path, config: Config, *where: Path) -> Composer:
+        """These data have no other voices than the strangers'."""
+        n_composed.append(config.data.n_valid)
+        own = checkpoint.load(trained).config.data.corpora
+        return compose(folder, replace(config, data=replace(config.data, corpora=own)), *where)
+
+    monkeypatch.setattr(calibrate, "compose", compose_here)
     calibrate.run(options)
+    assert n_composed == [14]
     found = json.loads(out.read_text())
     subsets = [*SUBSETS, *UNHEARD_SUBSETS]
     assert list(found["temperature"]) == list(found["uncertain_below"]) == subsets
@@ -79,8 +91,7 @@ def test_a_subset_is_calibrated_on_what_has_all_of_it(tokenizer_json: Path) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.judging.fit_subset", fit)
-        corpus: Any = None
-        calibrated(Judge(tiny.model(drawn).dmd, "fp32"), corpus, drawn, EMOTIONS)
+        calibrated(Judge(tiny.model(drawn).dmd, "fp32"), drawn, EMOTIONS)
     whole = sum(len(u.audio) > 0 for u in drawn)
     assert whole < len(drawn)
     assert n_fitted["text+audio+vision"] == n_fitted["audio"] == whole
@@ -107,10 +118,10 @@ def test_voices_without_an_embedding_are_calibrated_apart(width: int, tokenizer_
             seen.append((subset, any(u.audio_embedding.any() for u in shown)))
             return super().predict(shown, subset)
 
-    corpus: Any = None  # read for its sentences alone, where it has any
-    found = calibrated(Watched(dmd, "fp32"), corpus, drawn, EMOTIONS)
+    found = calibrated(Watched(dmd, "fp32"), drawn, EMOTIONS)
     rows_alone = UNHEARD_SUBSETS if width else ()
     assert [*found.temperature] == [*found.uncertain_below] == [*SUBSETS, *rows_alone]
+    assert seen.pop(0) == (("text",), True)  # the words' own reading
     assert [heard for _, heard in seen] == [True] * len(SUBSETS) + [False] * len(rows_alone)
     for subset in ("text+audio", "audio+vision"):
         for way in ("", UNHEARD)[: 1 + bool(width)]:
