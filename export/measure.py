@@ -10,14 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.config import option, parse
+from runtime.engines.base import Arrays, Engine
 from runtime.engines.ort import OrtEngine
 from runtime.errors import DmdLiveError
 from runtime.judging.calibration import CONVERSATION, Calibration
+from runtime.judging.reading import read
 from runtime.store.bundle import Bundle
 from train import checkpoint
 from train.config import from_dict
@@ -156,7 +160,19 @@ def _torch(model: DMD, calibration: Calibration) -> Infer:
 
 
 def _onnx(engine: OrtEngine, calibration: Calibration) -> Infer:
-    return lambda batches: _in_conversation(infer_onnx(engine, batches), calibration)
+    reading = _Reading(engine, calibration)
+    return lambda batches: _in_conversation(infer_onnx(reading, batches), calibration)
+
+
+class _Reading:
+    """An engine that reads as the product does."""
+
+    def __init__(self, engine: Engine, calibration: Calibration) -> None:
+        self._engine, self._calibration = engine, calibration
+        self.name, self.precision = engine.name, engine.precision
+
+    def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return read(self._engine, inputs, self._calibration, CONVERSATION)
 
 
 def _in_conversation(found: Predictions, calibration: Calibration) -> Predictions:
