@@ -122,7 +122,6 @@ def train(settings: Config, options: Options) -> None:
     if emotions:
         told = corpus.told("valid") if isinstance(corpus, Composer) else []
         judge = replace(judge, calibration=calibrate(judge, valid, emotions, told))
-
     metrics = {"valid": judge.table(valid)}
     if "test" in splits:
         metrics["test"] = judge.table(splits["test"]) | _of_sentences(judge, corpus)

