@@ -52,8 +52,8 @@ class Bundle:
         """Read and verify a bundle folder (default: the one inside the package).
 
         `precision`: one that `bundle.json` lists; default the one that export.quantize found the
-        fastest (--recipe auto), else the smallest. Raises BundleError in one line when a file is
-        missing or altered, or when the feature contract is another one.
+        fastest (--recipe auto), else the smallest, or the only one. Raises BundleError in one line
+        when a file is missing or altered, or when the feature contract is another one.
         """
         folder = DEFAULT if folder is None else Path(folder)
         info = _read_info(folder)
@@ -63,7 +63,7 @@ class Bundle:
                 f"computes {SPEC.sha256()[:12]}; export the bundle with this version"
             )
         models: dict[str, str] = info["models"]
-        preferred = (info.get("fastest"), *_PREFERENCE)
+        preferred = (info.get("fastest"), *_PREFERENCE, *(models if len(models) == 1 else ()))
         chosen = precision or next((p for p in preferred if p in models), None)
         if chosen is None or chosen not in models:
             have = ", ".join(models) or "none"

@@ -248,8 +248,10 @@ def test_the_fastest_form_is_the_one_that_is_loaded(
     assert told is not None
     assert set(writer.read(folder)["models"]) == {"fp32", "int8", "int8-qdq", "fp16", "mixed"}
     assert Bundle.load(folder).precision == told[1]
-    writer.publish(folder, None, None, tmp_path / "out", unsigned=True)
-    assert list(writer.read(tmp_path / "out")["models"]) == [told[1]]
+    for precision, published in ((None, told[1]), ("int8-qdq", "int8-qdq"), ("mixed", "mixed")):
+        writer.publish(folder, precision, None, tmp_path / "out", unsigned=True)
+        assert list(writer.read(tmp_path / "out")["models"]) == [published]
+        assert Bundle.load(tmp_path / "out").precision == published
 
 
 def test_each_corpus_is_measured_alone(
