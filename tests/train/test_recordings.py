@@ -41,7 +41,7 @@ def row(path: object, split: str = "train", **more: object) -> Row:
 
 def prepare(root: Path, csv_file: Path, out: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "train.prepare", "--manifest", csv_file, "--out", out, *args]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
