@@ -9,6 +9,7 @@ from tqdm import tqdm
 from runtime.features.embedding import no_embedding
 from runtime.features.spec import MODALITIES
 from runtime.judging.calibration import CONVERSATION, UNHEARD, Calibration
+from runtime.judging.reading import pooled
 
 from . import parallel
 from .data.compose import Composer
@@ -127,7 +128,7 @@ def calibrate(
     utterances, unheard = list(utterances), list[Utterance]()
     fitted = Calibration(emotions=tuple(emotions), words_share=_WORDS_SHARE)
     alone = judge.predict(utterances, ("text",))["logits"]
-    share = fitted.share_of_words(alone, CONVERSATION)[:, None]
+    share = fitted.share_of_words(alone, CONVERSATION)
     ways = [(subset, "") for subset in SUBSETS]
     if judge.dmd.config.embedding_audio:
         unheard = [replace(u, audio_embedding=no_embedding()) for u in utterances]
@@ -138,8 +139,8 @@ def calibrate(
             shown = told
         found = judge.predict(shown, subset)
         complete = found["present"].sum(axis=1) == len(subset)
-        if "text" in subset and len(subset) > 1:  # as runtime/judging/reading.py does
-            found["logits"] = (1 - share) * found["logits"] + share * alone
+        if "text" in subset and len(subset) > 1:
+            found["logits"] = pooled(found["logits"], alone, share)
         known = (found["emotion_label"] >= 0) & complete
         if not known.any():
             continue

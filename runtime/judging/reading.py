@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..engines.base import Arrays, Engine
 from .calibration import Calibration
 
-__all__ = ["read", "words_alone"]
+__all__ = ["pooled", "read", "words_alone"]
 
 _POOLED = ("sentiment", "emotion", "arousal", "modality_weight")
 
@@ -32,7 +32,7 @@ def read(
         return fused
     alone = engine.infer(words_alone(inputs))
     share = calibration.share_of_words(alone["emotion"], prior).astype(np.float32)
-    return fused | {name: _mean(fused[name], alone[name], share) for name in _POOLED}
+    return fused | {name: pooled(fused[name], alone[name], share) for name in _POOLED}
 
 
 def words_alone(inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -44,7 +44,7 @@ def words_alone(inputs: Arrays) -> dict[str, NDArray[Any]]:
     return out
 
 
-def _mean(fused: NDArray[Any], alone: NDArray[Any], share: NDArray[np.float32]) -> NDArray[Any]:
-    """Of (n, ...) arrays, by the (n,) shares of `alone`."""
+def pooled(fused: NDArray[Any], alone: NDArray[Any], share: NDArray[Any]) -> NDArray[Any]:
+    """The mean of two (n, ...) readings, by the (n,) shares of `alone`."""
     share = share.reshape(-1, *[1] * (fused.ndim - 1))
     return np.asarray((1 - share) * fused + share * alone)
