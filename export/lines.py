@@ -13,6 +13,7 @@ from runtime.features.normal import SpeechStatistics
 from runtime.features.spec import SPEC
 from runtime.features.text import TextFeatures
 from train.data import corpora
+from train.data.compose.emotions import weak_arousal
 from train.data.utterance import Utterance
 from train.loop import Predictions
 from train.prepare import Features, prepare
@@ -103,12 +104,15 @@ def _of_voices(features: Features) -> list[Line]:
                 audio=SpeechStatistics().normalise(rows),
                 audio_embedding=embedding,
                 emotion=r.emotion,
+                arousal=weak_arousal(r.emotion, r.intensity),
             )
             heard.setdefault(r.corpus, []).append(voice)
     out = []
     for corpus, voices in heard.items():
         score, metric = (_accuracy, "accuracy") if corpus in _NEUTRAL_ONLY else (_uar, "UAR")
         out.append(Line(f"{_NAMES[corpus]}, voice alone", metric, voices, score))
+        if len({(u.emotion, u.arousal) for u in voices}) > len({u.emotion for u in voices}):
+            out.append(Line(out[-1].name, "AUC of arousal, strong emotion", voices, _stronger))
     return out
 
 
@@ -182,3 +186,18 @@ def _acc2_nonzero(found: Predictions) -> float:
 
 def _arousal(found: Predictions) -> float:
     return float(np.corrcoef(found["arousal"], found["arousal_label"])[0, 1])
+
+
+def _stronger(found: Predictions) -> float:
+    """How often arousal is higher of the stronger one of two voices with the same emotion."""
+    label = found["arousal_label"]
+    of = [found["emotion_label"] == emotion for emotion in np.unique(found["emotion_label"])]
+    return float(
+        np.mean(
+            [
+                sk.roc_auc_score(label[same] > label[same].min(), found["arousal"][same])
+                for same in of
+                if len(np.unique(label[same])) == 2
+            ]
+        )
+    )
