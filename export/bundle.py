@@ -14,8 +14,9 @@ from runtime.config import option, parse
 from runtime.errors import BundleError, DmdLiveError, UsageError
 from runtime.store.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.system.files import write_file
+from train.config import Config, from_dict
 
-__all__ = ["Options", "publish", "read", "read_of", "update"]
+__all__ = ["Options", "publish", "read", "read_of", "settings", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,16 @@ def read_of(folder: Path, checkpoint: Path, weights_sha256: str) -> dict[str, An
             f"{folder}: was not exported from {checkpoint}; run python -m export.graph first"
         )
     return info
+
+
+def settings(source: Bundle) -> Config:
+    """How a bundle's model was trained. Raises BundleError where the bundle does not say so."""
+    try:
+        return from_dict(source.info["provenance"]["config"])
+    except KeyError as error:
+        raise BundleError(
+            f"{source.folder}: does not say how its model was trained (no {error}); export it again"
+        ) from error
 
 
 def update(folder: Path, changes: Mapping[str, Any]) -> None:

@@ -189,15 +189,13 @@ def _arousal(found: Predictions) -> float:
 
 
 def _stronger(found: Predictions) -> float:
-    """How often arousal is higher of the stronger one of two voices with the same emotion."""
-    label = found["arousal_label"]
-    of = [found["emotion_label"] == emotion for emotion in np.unique(found["emotion_label"])]
-    return float(
-        np.mean(
-            [
-                sk.roc_auc_score(label[same] > label[same].min(), found["arousal"][same])
-                for same in of
-                if len(np.unique(label[same])) == 2
-            ]
-        )
-    )
+    """How often arousal is higher of the stronger one of two voices with the same emotion; of
+    emotions that excite, for strong sadness may be still or sobbing."""
+    label, calm = found["arousal_label"], weak_arousal(corpora.NEUTRAL)
+    rates = []
+    for emotion in np.unique(found["emotion_label"]):
+        same = found["emotion_label"] == emotion
+        weakest = label[same].min()
+        if weakest > calm and label[same].max() > weakest:
+            rates.append(sk.roc_auc_score(label[same] > weakest, found["arousal"][same]))
+    return float(np.mean(rates))

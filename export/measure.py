@@ -24,7 +24,6 @@ from runtime.judging.calibration import CONVERSATION, Calibration
 from runtime.judging.reading import read
 from runtime.store.bundle import Bundle
 from train import checkpoint
-from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance
 from train.loop import Predictions, predict
@@ -84,8 +83,8 @@ def run(options: Options) -> list[Measured]:
     """Measure, print the table, write it and the picture into the bundle. Raises DmdLiveError."""
     folder, data, cache = Path(options.bundle), Path(options.data), Path(options.cache)
     loaded = Bundle.load(folder)
-    info, calibration, tokenizer = loaded.info, loaded.calibration, loaded.tokenizer_json
-    settings = from_dict(info["provenance"]["config"])
+    calibration, tokenizer = loaded.calibration, loaded.tokenizer_json
+    settings = bundle.settings(loaded)
     models: dict[str, Infer] = {}
     retell: dict[str, _Retell] = {}
     if options.teacher is not None:
@@ -96,7 +95,7 @@ def run(options: Options) -> list[Measured]:
         source = checkpoint.load(Path(options.checkpoint))
         bundle.read_of(folder, source.folder, source.info["weights_sha256"])
         models["torch"] = _torch(source.model, calibration)
-    for precision in info["models"]:
+    for precision in loaded.info["models"]:
         engine = OrtEngine(Bundle.load(folder, precision).model)
         models[precision] = _onnx(engine, calibration)
     every = lines(data, cache, tokenizer, embeddings=settings.data.unheard_share < 1.0)

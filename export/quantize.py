@@ -19,7 +19,6 @@ from runtime.features.pack import OUTPUTS
 from runtime.judging.calibration import Calibration
 from runtime.store.bundle import Bundle
 from runtime.system.files import write_file
-from train.config import from_dict
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.loop import SUBSETS, keep
@@ -81,7 +80,7 @@ def run(options: Options) -> None:
     """Quantize by one recipe, or by all; see `quantize`. Raises DmdLiveError."""
     folder = Path(options.bundle)
     source = Bundle.load(folder, "fp32")
-    config = from_dict(source.info["provenance"]["config"])
+    config = bundle.settings(source)
     # Twice what training validates on: of few utterances, each moves a metric too far.
     config = replace(config, data=replace(config.data, n_valid=2 * config.data.n_valid))
     composer = compose(Path(options.data), config, source.tokenizer_json, Path(options.cache))

@@ -31,7 +31,6 @@ from runtime.features.pack import OUTPUTS
 from runtime.features.spec import MODALITIES
 from runtime.store.bundle import CERTIFICATE, Bundle
 from runtime.system.files import write_file
-from train.config import from_dict
 from train.data.labels import UNKNOWN
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
@@ -112,9 +111,7 @@ def run(options: Options) -> None:
     if out.exists() and not (out / "bundle.json").exists():
         raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
     source = Bundle.load(folder)
-    if "provenance" not in source.info:
-        raise BundleError(f"{folder}: does not say how it was trained; export it again")
-    settings = from_dict(source.info["provenance"]["config"])
+    settings = bundle.settings(source)
     composer = compose(Path(options.data), settings, source.tokenizer_json, Path(options.cache))
     spread = np.linspace(0, composer.n_training - 1, options.n).astype(int)
     rng, rate = np.random.default_rng(settings.seed), settings.data.modality_dropout

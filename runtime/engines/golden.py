@@ -1,8 +1,8 @@
 """Self-test: an engine must give the known outputs of known utterances.
 
-`golden.json` of a bundle holds a few utterances and what the fp32 graph made of them at export. An
-engine that was built for something else, or a processor that cannot compute a precision, is found
-out before it says anything about anybody.
+`golden.json` of a bundle holds a few utterances and what the fp32 graph made of them at export
+(`export.readout` renews what it fits). An engine that was built for something else, or a processor
+that cannot compute a precision, is found out before it says anything about anybody.
 """
 
 import json

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from export import bundle as writer
-from export import readout
+from export import measure, quantize, readout
+from export.lines import lines
 from runtime.engines.golden import GOLDEN, check, record
 from runtime.engines.ort import OrtEngine
 from runtime.errors import BundleError, UsageError
@@ -95,6 +96,33 @@ def test_what_cannot_be_fitted_is_one_line(data: Path, traced: Path, tmp_path: P
     del info["provenance"]
     (folder / "bundle.json").write_text(json.dumps(info))
     writer.update(folder, {})
-    with pytest.raises(BundleError, match="does not say how it was trained"):
+    with pytest.raises(BundleError, match="does not say how its model was trained"):
         readout.run(options(data, folder, tmp_path / "out"))
+    where = {"bundle": str(folder), "data": str(data)}
+    with pytest.raises(BundleError, match="does not say how its model was trained"):
+        measure.run(measure.Options(**where))
+    with pytest.raises(BundleError, match="does not say how its model was trained"):
+        quantize.run(quantize.Options(**where))
     assert not (tmp_path / "out").exists()
+
+
+def test_arousal_is_measured_by_how_strong_an_emotion_is(
+    data: Path, tokenizer_json: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ravdess"
+    folder.mkdir()
+    for voice in (data / "ravdess").glob("*-11.flac"):
+        shutil.copyfile(voice, folder / voice.name)
+        if "-05-01-" in voice.name:  # anger, a second time: strong
+            shutil.copyfile(voice, folder / voice.name.replace("-05-01-", "-05-02-"))
+    found = lines(tmp_path, tmp_path / "cache", tokenizer_json, embeddings=False)
+    assert [line.metric for line in found] == ["UAR", "AUC of arousal, strong emotion"]
+    voices = found[1].utterances
+    said = {
+        "emotion_label": np.array([u.emotion for u in voices]),
+        "arousal_label": np.array([u.arousal for u in voices]),
+    }
+    assert len(voices) == 8
+    assert found[1].score(said | {"arousal": said["arousal_label"]}) == 1.0
+    assert found[1].score(said | {"arousal": -said["arousal_label"]}) == 0.0
+    assert found[1].score(said | {"arousal": np.zeros(8)}) == 0.5
