@@ -26,6 +26,7 @@ FLAGS = (
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
+TALL = (1280, 860)  # all of the page, for the picture in docs/web.md
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,9 @@ def test_the_demo_clip_in_real_time(browser: Browser, root: Path) -> None:
         assert browser.text("#stage") == ""
         browser.until(lambda: len(browser.said()) == 1)
         browser.until(lambda: browser.text("#said .early .words"))
+        browser.size(TALL)
         browser.picture("web")
+        browser.size(DESK)
         browser.until(lambda: len(browser.said()) == 2)
         first, second = browser.said()
         assert "cold-hearted" in first
