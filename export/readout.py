@@ -31,6 +31,8 @@ from runtime.features.pack import OUTPUTS
 from runtime.features.spec import MODALITIES
 from runtime.store.bundle import CERTIFICATE, Bundle
 from runtime.system.files import write_file
+from train.config import Config
+from train.data.compose import Composer
 from train.data.labels import UNKNOWN
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
@@ -110,41 +112,44 @@ def run(options: Options) -> None:
     folder, out = Path(options.bundle), Path(options.out)
     if out.exists() and not (out / "bundle.json").exists():
         raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
+    if options.n < 1 or options.penalty < 0:
+        raise UsageError("--n is at least 1, and --penalty at least 0")
     source = Bundle.load(folder)
     settings = bundle.settings(source)
     composer = compose(Path(options.data), settings, source.tokenizer_json, Path(options.cache))
-    spread = np.linspace(0, composer.n_training - 1, options.n).astype(int)
-    rng, rate = np.random.default_rng(settings.seed), settings.data.modality_dropout
-    drawn = (hide(collate([composer.training(0, int(k))]), rate, rng) for k in spread)
-    # As often as in a pass of training, but each is computed once.
-    rated = [u for u in composer.sentences() if u.emotion == UNKNOWN]
-    often = Counter((u.words, u.sentiment) for u in rated)
-    once = {(u.words, u.sentiment): u for u in rated}
-    held_out = {
-        "composed utterances": composer.held_out("valid"),
-        "rated sentences": composer.rated("valid", sys.maxsize),
-    }
-
     graph = Graph(source.model)
-    told = [graph.read(tqdm(drawn, "training", len(spread), leave=False))]
-    if rated:
-        said = graph.read(_each(list(once.values()), "rated sentences"))
-        repeats = [often[key] for key in once]
-        told.append({name: np.repeat(values, repeats, axis=0) for name, values in said.items()})
+    told = _training(graph, composer, settings, options.n)
     fitted = {}
     for name, head in graph.heads.items():
-        hidden, labels = (np.concatenate([part[k] for part in told]) for k in ("hidden", name))
-        fitted[name] = fit(head, hidden, labels, options.penalty)
-    for where, utterances in held_out.items():
+        fitted[name] = fit(head, told["hidden"], told[name], options.penalty)
+    composed, rated = composer.held_out("valid"), composer.rated("valid", sys.maxsize)
+    for where, utterances in (("composed utterances", composed), ("rated sentences", rated)):
         if utterances:
             found = graph.read(_each(utterances, f"{where}, validation"))
             for name, head in graph.heads.items():
                 before, after = (correlation(h, found, name) for h in (head, fitted[name]))
                 print(f"{name} of {where}, validation: r {before:.3f} before, {after:.3f} after")
     model = graph.with_heads(fitted)
-    _require_same(source.model, model, held_out["composed utterances"][::10])
+    _require_same(source.model, model, composed[::10])
     facts = {"n": options.n, "penalty": options.penalty, "commit": commit()}
     _write(source, model, facts, out)
+
+
+def _training(graph: "Graph", composer: Composer, settings: Config, n: int) -> Told:
+    """What the graph makes of `n` training utterances, spread over a pass, and of all rated
+    sentences, which count as often as they come in a pass."""
+    spread = np.linspace(0, composer.n_training - 1, n).astype(int)
+    rng, rate = np.random.default_rng(settings.seed), settings.data.modality_dropout
+    drawn = (hide(collate([composer.training(0, int(k))]), rate, rng) for k in spread)
+    found = graph.read(tqdm(drawn, "training", n, leave=False))
+    rated = [u for u in composer.sentences() if u.emotion == UNKNOWN]
+    if not rated:
+        return found
+    often = Counter((u.words, u.sentiment) for u in rated)
+    once = {(u.words, u.sentiment): u for u in rated}
+    said = graph.read(_each(list(once.values()), "rated sentences"))
+    repeats = [often[key] for key in once]
+    return {k: np.concatenate([found[k], np.repeat(said[k], repeats, axis=0)]) for k in found}
 
 
 def fit(head: Head, hidden: Float, labels: Float, penalty: float) -> Head:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,8 @@ def test_what_cannot_be_fitted_is_one_line(data: Path, traced: Path, tmp_path: P
     with pytest.raises(UsageError, match="exists and is not a bundle"):
         readout.run(options(data, traced, mine))
     assert [file.name for file in mine.iterdir()] == ["notes.txt"]
+    with pytest.raises(UsageError, match="--n is at least 1"):
+        readout.run(replace(options(data, traced, tmp_path / "out"), n=0))
     folder = Path(shutil.copytree(traced, tmp_path / "bundle"))
     info = json.loads((folder / "bundle.json").read_text())
     del info["provenance"]
