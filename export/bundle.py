@@ -5,7 +5,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from runtime.store.bundle import CERTIFICATE, FORMAT, Bundle, own_hash
 from runtime.system.files import write_file
 from train.config import Config, from_dict
 
-__all__ = ["Options", "publish", "read", "read_of", "settings", "update"]
+__all__ = ["Options", "publish", "read", "read_of", "require_free", "settings", "update", "written"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,37 +102,49 @@ def update(folder: Path, changes: Mapping[str, Any]) -> None:
     write_file(path, sealed)
 
 
+def require_free(out: Path) -> None:
+    """Raises UsageError for a folder that is there and is not a bundle."""
+    if out.exists() and not (out / "bundle.json").exists():
+        raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
+
+
+@contextmanager
+def written(out: Path) -> Iterator[Path]:
+    """An empty folder to write a bundle into; it takes the place of `out` once that is done."""
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+
+
 def publish(
     folder: Path, precision: str | None, card: Path | None, out: Path, *, unsigned: bool = False
 ) -> None:
     """Copy one precision of a bundle. Raises UsageError or BundleError, leaving `out` as it was."""
     bundle = Bundle.load(folder, precision)
     precision = bundle.precision
-    if out.exists() and not (out / "bundle.json").exists():
-        raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
+    require_free(out)
     if card is not None and not card.is_file():
         raise UsageError(f"{card}: no such model card")
     if not unsigned:
         _require_certificate(bundle)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     info = {k: value for k, value in bundle.info.items() if k not in ("files", "fastest")}
     info["models"] = {precision: bundle.info["models"][precision]}
     info.pop("unsigned", None)
     if unsigned:
         info["unsigned"] = True
-    write_file(partial / info["models"][precision], bundle.model)
-    shutil.copyfile(bundle.tokenizer_json, partial / "tokenizer.json")
-    for name in info.get("documents", []):
-        shutil.copyfile(folder / name, partial / name)
-    if card is not None:
-        shutil.copyfile(card, partial / "MODEL_CARD.md")
-        info["documents"] = sorted({*info.get("documents", []), "MODEL_CARD.md"})
-    update(partial, info)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with written(out) as partial:
+        write_file(partial / info["models"][precision], bundle.model)
+        shutil.copyfile(bundle.tokenizer_json, partial / "tokenizer.json")
+        for name in info.get("documents", []):
+            shutil.copyfile(folder / name, partial / name)
+        if card is not None:
+            shutil.copyfile(card, partial / "MODEL_CARD.md")
+            info["documents"] = sorted({*info.get("documents", []), "MODEL_CARD.md"})
+        update(partial, info)
     Bundle.load(out, precision)
     size_mb = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     print(f"{out}: {precision} bundle of {size_mb:.1f} MB")

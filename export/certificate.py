@@ -1,5 +1,6 @@
 """A bundle's certificate: of every model, whether it passed, and the rows that say why."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,17 @@ from train.provenance import commit
 
 from . import bundle
 
-__all__ = ["SHOWN", "Metrics", "Row", "certify", "verdict", "verdicts", "worst_change", "write"]
+__all__ = [
+    "SHOWN",
+    "Metrics",
+    "Row",
+    "certify",
+    "note_fit",
+    "verdict",
+    "verdicts",
+    "worst_change",
+    "write",
+]
 
 Metrics = Mapping[str, Mapping[str, float]]  # of every subset of modalities
 
@@ -23,6 +34,15 @@ TABLE = "CERTIFICATE.md"
 SHOWN = ("accuracy", "uar", "macro_f1", "ece", "ks", "mae", "corr")
 # Shown, not judged: it moves by a point when a few samples cross the edge of a bin. `ks` has none.
 _BINNED = "ece"
+# What CERTIFICATE.md says after export.readout.
+_SINCE = "\n## Fitted since\n"
+_FITTED = """
+`python -m export.readout --bundle bundle --data DATA --out fitted`
+
+Sentiment and arousal were then fitted anew on the {} graph itself. The verdicts and the table above
+are of the graph before that, whose emotions are the same bit for bit. The figures in the wild and
+in the studio are of the graph as it is now.
+"""
 # The head of CERTIFICATE.md. Its tables are filled by export.tables, once all is measured.
 _HEAD = """# Certificate
 
@@ -168,3 +188,17 @@ def write(
     write_file(folder / TABLE, ("\n".join(lines) + "\n").encode())
     documents = {*info.get("documents", []), CERTIFICATE, TABLE}
     bundle.update(folder, {"documents": sorted(documents)})
+
+
+def note_fit(folder: Path, precision: str, model: bytes) -> None:
+    """The certificate of a model that export.readout has made of the certified one: it keeps its
+    verdict, and says so. The hash of the bundle's files is the caller's."""
+    certificate = json.loads((folder / CERTIFICATE).read_bytes())
+    found = certificate["models"].get(precision)
+    if found is None:  # not certified
+        return
+    found.setdefault("certified_sha256", found["sha256"])
+    found["sha256"] = hashlib.sha256(model).hexdigest()
+    write_file(folder / CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode())
+    text = (folder / TABLE).read_text(encoding="utf-8").partition(_SINCE)[0]
+    write_file(folder / TABLE, (text + _SINCE + _FITTED.format(precision)).encode())

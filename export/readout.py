@@ -5,8 +5,6 @@ beside the emotions. Here they are fitted by squared error, which correlation de
 very graph that ships. All else stays as it is: emotions are the same bit for bit.
 """
 
-import hashlib
-import json
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -37,10 +35,11 @@ from train.data.labels import UNKNOWN
 from train.data.open import compose
 from train.data.utterance import Utterance, collate
 from train.loop import Batch, hide, keep
+from train.metrics import sentiment_metrics
 from train.provenance import commit
 
 from . import bundle
-from .certificate import TABLE
+from .certificate import note_fit
 from .parity import onnx_inputs
 
 __all__ = ["Graph", "Head", "Options", "fit", "run"]
@@ -50,14 +49,6 @@ Told = dict[str, Float]
 
 # What is fitted, and the layer whose first row it is; the rows after sentiment are the emotions.
 _LAYERS = {"sentiment": "dmd.fused_head.out", "arousal": "dmd.arousal_head"}
-_SINCE = "\n## Fitted since\n"
-_NOTE = """
-`python -m export.readout --bundle bundle --data DATA --out fitted`
-
-Sentiment and arousal were then fitted anew on the {} graph itself. The verdicts and the table above
-are of the graph before that, whose emotions are the same bit for bit. The figures in the wild and
-in the studio are of the graph as it is now.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +101,7 @@ def main() -> int:
 def run(options: Options) -> None:
     """Fit, compare, and write a bundle. Raises DmdLiveError, and then has written nothing."""
     folder, out = Path(options.bundle), Path(options.out)
-    if out.exists() and not (out / "bundle.json").exists():
-        raise UsageError(f"{out}: exists and is not a bundle; pass another folder")
+    bundle.require_free(out)
     if options.n < 1 or options.penalty < 0:
         raise UsageError("--n is at least 1, and --penalty at least 0")
     source = Bundle.load(folder)
@@ -182,7 +172,7 @@ def fit(head: Head, hidden: Float, labels: Float, penalty: float) -> Head:
 def correlation(head: Head, found: Told, name: str) -> float:
     """Pearson's r of what the head says of `hidden` and the labels `name`, where known."""
     known = ~np.isnan(found[name])
-    return float(np.corrcoef(head(found["hidden"][known]), found[name][known])[0, 1])
+    return sentiment_metrics(head(found["hidden"][known]), found[name][known])["corr"]
 
 
 class Graph:
@@ -256,26 +246,16 @@ def _require_same(before: bytes, after: bytes, utterances: Sequence[Utterance]) 
 
 def _write(source: Bundle, model: bytes, facts: Mapping[str, Any], out: Path) -> None:
     """The bundle with that model; what was certified, measured and known of the old one says so."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source.folder, partial)
-    write_file(partial / source.info["models"][source.precision], model)
-    documents = source.info.get("documents", [])
-    if GOLDEN in documents:
-        known = (partial / GOLDEN).read_bytes()
-        write_file(partial / GOLDEN, renewed(known, OrtEngine(model), tuple(_LAYERS)))
-    if CERTIFICATE in documents:
-        certificate = json.loads((partial / CERTIFICATE).read_bytes())
-        verdict = certificate["models"][source.precision]
-        verdict.setdefault("certified_sha256", verdict["sha256"])
-        verdict["sha256"] = hashlib.sha256(model).hexdigest()
-        write_file(partial / CERTIFICATE, (json.dumps(certificate, indent=1) + "\n").encode())
-        table = (partial / TABLE).read_text(encoding="utf-8").partition(_SINCE)[0]
-        write_file(partial / TABLE, (table + _SINCE + _NOTE.format(source.precision)).encode())
-    bundle.update(partial, {"readout": {source.precision: facts}})
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with bundle.written(out) as partial:
+        shutil.copytree(source.folder, partial, dirs_exist_ok=True)
+        write_file(partial / source.info["models"][source.precision], model)
+        documents = source.info.get("documents", [])
+        if GOLDEN in documents:
+            known = (partial / GOLDEN).read_bytes()
+            write_file(partial / GOLDEN, renewed(known, OrtEngine(model), tuple(_LAYERS)))
+        if CERTIFICATE in documents:
+            note_fit(partial, source.precision, model)
+        bundle.update(partial, {"readout": {source.precision: facts}})
     Bundle.load(out)
     print(f"{out}: sentiment and arousal are fitted; run python -m export.measure again")
 

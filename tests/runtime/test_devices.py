@@ -50,13 +50,15 @@ def test_microphone_and_camera(
     present = [{m for m, w in f["modalities"].items() if w == "present"} for f in listener.finals]
     assert all({"text", "audio"} <= senses for senses in present)
     assert any("vision" in senses for senses in present)  # a busy machine may miss who speaks
+    first = []
     for final in listener.finals:
         early = [e for e in listener.events if e["utterance"] == final["utterance"]][:-1]
-        # After a second; a busy machine passes over the first ones.
-        assert early[0]["end_s"] - early[0]["start_s"] < 2.5
+        first.append(early[0]["end_s"] - early[0]["start_s"])
         starts = [word["start_s"] for word in final["words"]]
         assert starts == sorted(starts)
         assert final["start_s"] <= starts[0]
+    assert min(first) < 1.2  # after a second; a busy machine passes over some
+    assert max(first) < 2.5
     # Ctrl-C left a whole recording: every line printed comes again, with its latencies.
     command = [sys.executable, "-m", "runtime.cli", "--replay", recording, "--json"]
     replay = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
